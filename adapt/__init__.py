@@ -1,0 +1,1 @@
+"""Shards to adapter: backbones, latents, training, evaluation, report, export."""

@@ -1,0 +1,1 @@
+"""What things are: robots, episodes, shards, recipes, reports. Imports nothing of ours, no torch, no ray."""

@@ -1,0 +1,136 @@
+"""What lies beside shards: the list of them with hashes, counts, rejects and provenance; written last."""
+
+from typing import Literal
+
+from schemas.embodiment import Embodiment
+from schemas.record import Record
+
+Split = Literal["train", "val", "test"]
+
+
+class CameraMeta(Record):
+    """One camera of a clip. The clip's frames are [first_frame, first_frame + num_frames) of its mp4."""
+
+    codec: str
+    width: int
+    height: int
+    first_frame: int
+    num_frames: int
+    dropped: int
+    offset_ms: float
+    rotate: int
+    calibration: str
+
+
+class StreamMeta(Record):
+    """One raw stream of a clip."""
+
+    name: str
+    rate_hz: float
+    unit: str
+    clock: str
+    lag_ms: float
+    columns: tuple[str, ...]
+
+
+class TextMeta(Record):
+    text: str
+    start_ns: int
+    stop_ns: int
+    level: str
+    origin: str
+
+
+class UseMeta(Record):
+    """A span and the losses it may feed: ["video", "action"], ["video"] or ["none"]."""
+
+    start_ns: int
+    stop_ns: int
+    losses: tuple[str, ...]
+
+
+class SourceMeta(Record):
+    uri: str
+    sha256: str
+    episode: str
+    first_row: int
+    stop_row: int
+    reader: str
+
+
+class ClipMeta(Record):
+    """The json of a sample. Keys and types never vary, nothing is null or an empty list: `load_dataset` needs that."""
+
+    schema_id: Literal["wamkit/clip@1"] = "wamkit/clip@1"
+    key: str
+    start_ns: int
+    stop_ns: int
+    rows: int
+    source: SourceMeta
+    embodiment: str
+    embodiment_sha256: str
+    cameras: dict[str, CameraMeta]
+    streams: tuple[StreamMeta, ...]
+    text: tuple[TextMeta, ...]
+    outcome: str
+    use: tuple[UseMeta, ...]
+    findings: tuple[str, ...]
+    split: Split
+    split_group: str
+    licence: str
+
+
+class SampleInfo(Record):
+    """Where one sample lies, for random access without reading the shard."""
+
+    key: str
+    members: dict[str, tuple[int, int]]  # file suffix -> (byte offset, size) in the shard
+    rows: int
+    split: Split
+
+
+class ShardInfo(Record):
+    name: str
+    bytes: int
+    sha256: str
+    samples: tuple[SampleInfo, ...]
+
+
+class Reject(Record):
+    """A source episode, or a part of one, that is in no shard, and why."""
+
+    source: str
+    episode: str
+    reason: str
+    detail: str
+
+
+class FindingMeta(Record):
+    code: str
+    severity: str
+    where: str
+    message: str
+
+
+class Manifest(Record):
+    """On disk means: the folder beside it is complete."""
+
+    schema_id: Literal["wamkit/manifest@1"] = "wamkit/manifest@1"
+    fingerprint: str
+    embodiment: Embodiment
+    shards: tuple[ShardInfo, ...]
+    rejects: tuple[Reject, ...]
+    findings: tuple[FindingMeta, ...]
+    source_episodes: int
+    episodes: int
+    seconds: float
+    licences: tuple[str, ...]
+    sources: tuple[str, ...]
+    tool: str
+
+    @property
+    def samples(self) -> tuple[SampleInfo, ...]:
+        return tuple(s for shard in self.shards for s in shard.samples)
+
+    def split_keys(self, split: Split) -> tuple[str, ...]:
+        return tuple(s.key for s in self.samples if s.split == split)
