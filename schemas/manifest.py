@@ -3,6 +3,8 @@
 from typing import Literal
 
 from schemas.embodiment import Embodiment
+from schemas.errors import DataError
+from schemas.recipe import SplitRule
 from schemas.record import Record
 
 Split = Literal["train", "val", "test"]
@@ -75,8 +77,7 @@ class ClipMeta(Record):
     outcome: str
     use: tuple[UseMeta, ...]
     findings: tuple[str, ...]
-    split: Split
-    split_group: str
+    session: str
     licence: str
 
 
@@ -86,6 +87,10 @@ class SampleInfo(Record):
     key: str
     members: dict[str, tuple[int, int]]  # file suffix -> (byte offset, size) in the shard
     rows: int
+    seconds: float
+    episode: str
+    session: str
+    content_sha256: str
     split: Split
 
 
@@ -118,6 +123,7 @@ class Manifest(Record):
     schema_id: Literal["wamkit/manifest@1"] = "wamkit/manifest@1"
     fingerprint: str
     embodiment: Embodiment
+    split_rule: SplitRule
     shards: tuple[ShardInfo, ...]
     rejects: tuple[Reject, ...]
     findings: tuple[FindingMeta, ...]
@@ -131,6 +137,14 @@ class Manifest(Record):
     @property
     def samples(self) -> tuple[SampleInfo, ...]:
         return tuple(s for shard in self.shards for s in shard.samples)
+
+    def find(self, key: str) -> tuple[ShardInfo, SampleInfo]:
+        """The shard and entry of one clip."""
+        for shard in self.shards:
+            for sample in shard.samples:
+                if sample.key == key:
+                    return shard, sample
+        raise DataError(f"clip {key!r} is not in this manifest. Look at `wam show` for the clips there are.")
 
     def split_keys(self, split: Split) -> tuple[str, ...]:
         return tuple(s.key for s in self.samples if s.split == split)

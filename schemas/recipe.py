@@ -106,6 +106,8 @@ class AdaptRecipe(Record):
     batch: int = Field(default=8, ge=1)
     lr: float = Field(default=1e-3, gt=0)
     warmup: int = Field(default=20, ge=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    ema: float = Field(default=0.98, ge=0, lt=1)
     window_stride_s: float = Field(default=0.2, gt=0)
     eval_every: int = Field(default=100, ge=1)
     save_every: int = Field(default=100, ge=1)

@@ -1,0 +1,300 @@
+"""`nano` as the engine's `Backbone`: windows in, latents, losses and predictions out, in physical units.
+
+The autoencoder and the normalisation are fitted on training windows (and action-free video), kept in
+`encoder.safetensors` and `encoder.json`, and travel with every adapter.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load, load_file, save
+from torch import Tensor, nn
+
+from adapt.backbones.base import Latents, Prediction
+from adapt.backbones.nano.autoencoder import Autoencoder, AutoencoderFit
+from adapt.backbones.nano.batch import Batch, Draws, draws_for
+from adapt.backbones.nano.canvas import tile, view_size
+from adapt.backbones.nano.config import NanoConfig
+from adapt.backbones.nano.model import HEAD_MODULES, LORA_TARGETS, build
+from adapt.backbones.nano.normalizer import Normalizer
+from adapt.backbones.nano.objective import loss
+from adapt.backbones.nano.policy import Noise, act
+from adapt.backbones.nano.text import embed
+from adapt.latents import Clips, training_windows
+from schemas.embodiment import Embodiment
+from schemas.episode import Window
+from schemas.errors import DataError
+from schemas.recipe import AdaptRecipe, TimeBase
+from wamdata.order import sample_seed
+from wamdata.windows import HISTORY_LAGS, on_time_base
+
+ENCODER, SETTINGS = "encoder.safetensors", "encoder.json"
+JUDGED_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class NanoBackbone:
+    """Settings, frozen autoencoder and normalisation of one nano model."""
+
+    config: NanoConfig
+    time_base: TimeBase
+    autoencoder: Autoencoder
+    normalizer: Normalizer
+    fitted_on: str
+
+    name = "nano"
+    lora_targets = LORA_TARGETS
+    head_modules = HEAD_MODULES
+
+    @classmethod
+    def fit(
+        cls,
+        play: Clips,
+        videos: Sequence[Clips],
+        recipe: AdaptRecipe,
+        *,
+        on_progress: Callable[[int], None] = lambda clips: None,
+    ) -> "NanoBackbone":
+        """Fit the autoencoder on the training part of `videos` and the normalisation on that of `play`."""
+        config = _config(play.embodiment, recipe)
+        fit = AutoencoderFit(patch=config.patch, group=config.group)
+        windows = 0
+        for clips in videos:
+            size = view_size(len(clips.embodiment.model_cameras), config.canvas)
+            stride = recipe.time_base.window_rows - 1  # neighbours share one frame: every frame counts about once
+            for window in training_windows(clips, recipe.time_base, stride=stride, view_size=size):
+                fit.add(torch.from_numpy(_canvas(window, clips.embodiment, config))[None])
+                windows += 1
+                on_progress(windows)
+        if not windows:
+            raise DataError("no training clip is as long as one window, so nothing can be fitted. See `wam plan`.")
+        autoencoder = fit.finish(static_channels=config.static_channels, motion_channels=config.motion_channels)
+        about = f"{windows} windows of the training part" + (" and of the action-free video" if len(videos) > 1 else "")
+        return cls(config, recipe.time_base, autoencoder, _normalizer(play, recipe.time_base), about)
+
+    def for_robot(self, play: Clips, recipe: AdaptRecipe) -> "NanoBackbone":
+        """The same encoders and trunk for another robot: its widths and normalisation, fitted on its training part."""
+        wanted = _config(play.embodiment, recipe)
+        config = replace(
+            self.config,
+            state_width=wanted.state_width,
+            action_width=wanted.action_width,
+            lags=wanted.lags,
+            last_command=wanted.last_command,
+        )
+        if self.time_base != recipe.time_base:
+            raise DataError("the base was trained on another time base. Give the same chunk_s and video_fps.")
+        return replace(self, config=config, normalizer=_normalizer(play, recipe.time_base))
+
+    @property
+    def about(self) -> str:
+        return (
+            "nano's video latents come from a small linear autoencoder (principal components of patches), "
+            f"fitted on {self.fitted_on}"
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        return self.autoencoder.fingerprint
+
+    def view_size(self, robot: Embodiment) -> tuple[int, int]:
+        """(height, width) to which each view is decoded."""
+        return view_size(len(robot.model_cameras), self.config.canvas)
+
+    def canvas(self, window: Window, robot: Embodiment) -> np.ndarray:
+        return _canvas(window, robot, self.config)
+
+    def encode(self, windows: Sequence[Window], robot: Embodiment) -> list[np.ndarray]:
+        frames = torch.from_numpy(np.stack([self.canvas(w, robot) for w in windows]))
+        return list(self.autoencoder.encode(frames).numpy())
+
+    def decode(self, context: Tensor, video: Tensor) -> np.ndarray:
+        frames = self.autoencoder.decode_groups(video.float())
+        return (frames * 255).round().to(torch.uint8).numpy()
+
+    def build(self, seed: int) -> nn.Module:
+        return build(self.config, seed)
+
+    def load_base(self, model: nn.Module, weights: Path) -> tuple[str, ...]:
+        """Put a base's weights into `model`; names of tensors that keep their fresh values, their shapes differing."""
+        tensors = load_file(weights)
+        own = model.state_dict()
+        fits = {n: t for n, t in tensors.items() if n in own and own[n].shape == t.shape}
+        fresh = tuple(sorted(own.keys() - fits.keys()))
+        strange = [n for n in fresh if not n.startswith(HEAD_MODULES)]
+        if strange or tensors.keys() - own.keys():
+            odd = (strange or sorted(tensors.keys() - own.keys()))[0]
+            raise DataError(f"{weights}: tensor {odd!r} does not fit this backbone. Give a base of the same backbone.")
+        model.load_state_dict(fits, strict=False)
+        return fresh
+
+    def loss(self, model: nn.Module, samples: Sequence[Latents], *, seed: int, epoch: int) -> dict[str, Tensor]:
+        draws = Draws.stack([draws_for(seed, epoch, s.window_id, self.config) for s in samples])
+        return loss(model, self.batch(samples), draws)
+
+    def act(
+        self,
+        model: nn.Module,
+        samples: Sequence[Latents],
+        *,
+        denoise_steps: int,
+        draws: int,
+        seed: int,
+        hide_video: bool = False,
+    ) -> Prediction:
+        actions = np.zeros((len(samples), self.config.steps, self.config.action_width), np.float32)
+        videos: list[Tensor | None] = [None] * len(samples)
+        by_length: dict[int, list[int]] = {}
+        for at, sample in enumerate(samples):
+            by_length.setdefault(sample.chunks, []).append(at)
+        for places in by_length.values():
+            for low in range(0, len(places), max(1, JUDGED_AT_ONCE // draws)):
+                group = places[low : low + max(1, JUDGED_AT_ONCE // draws)]
+                chosen = [samples[i] for i in group]
+                batch = self.batch(chosen, context_only=True).repeat(draws)
+                rollout = act(
+                    model, batch, denoise_steps=denoise_steps, noise=self._noise(chosen, draws, seed), hide_video=hide_video
+                )
+                state = torch.from_numpy(np.stack([self._wide(s.state[-1], self.config.state_width) for s in chosen]))
+                mean = rollout.action.unflatten(0, (len(chosen), draws)).mean(1)
+                physical = self.normalizer.actions_from_model(mean, state=state).numpy()
+                video = rollout.latents.unflatten(0, (len(chosen), draws)).mean(1)
+                for place, action, latents in zip(group, physical, video, strict=True):
+                    actions[place], videos[place] = action, latents
+        return Prediction(actions, torch.stack(videos) if videos else torch.zeros(0))
+
+    def batch(self, samples: Sequence[Latents], *, context_only: bool = False) -> Batch:
+        """Normalised tensors; the last chunk's video is left out where it is to be predicted."""
+        return Batch.stack([self._sample(s, context_only=context_only) for s in samples])
+
+    def _sample(self, sample: Latents, *, context_only: bool) -> Batch:
+        config, normal = self.config, self.normalizer
+        video = torch.from_numpy(sample.video.astype(np.float32))
+        if context_only:
+            video = video[: -config.latents_per_chunk]
+        count, has_action = sample.chunks, sample.has_action
+        state = torch.from_numpy(self._wide(sample.state, config.state_width))
+        history = torch.from_numpy(self._wide(sample.history, config.state_width))
+        action = torch.from_numpy(self._wide(sample.action, config.action_width))
+        last = torch.from_numpy(self._wide(sample.last_action, config.action_width))
+        scaled = normal.actions_to_model(action, state=state)
+        return Batch(
+            latents=video,
+            state=_or_zero(normal.state_to_model(state), has_action),
+            history=_or_zero(normal.history_to_model(history, state=state), has_action)[:, : config.lags],
+            last_action=_or_zero(normal.last_action_to_model(last, state=state), has_action)
+            if config.last_command
+            else torch.zeros(count, 0),
+            action=_or_zero(scaled, has_action),
+            action_valid=torch.from_numpy(sample.action_valid) & has_action,
+            has_action=torch.tensor(has_action),
+            text=embed(sample.text, config.text_width),
+        )
+
+    def _noise(self, samples: Sequence[Latents], draws: int, seed: int) -> Noise:
+        """Noise that depends on (seed, window, draw) only, so that a batch's make-up is no matter."""
+        config, video, action = self.config, [], []
+        for sample in samples:
+            for draw in range(draws):
+                generator = torch.Generator().manual_seed(sample_seed(seed, draw, sample.window_id))
+                video.append(
+                    torch.randn(config.latents_per_chunk, config.channels, *config.grid, generator=generator)
+                )
+                action.append(torch.randn(config.steps, config.action_width, generator=generator))
+        return Noise(torch.stack(video), torch.stack(action))
+
+    def _wide(self, values: np.ndarray, width: int) -> np.ndarray:
+        """Action-free samples have no columns: zeros stand in, and are masked."""
+        return values if values.shape[-1] == width else np.zeros((*values.shape[:-1], width), np.float32)
+
+    def files(self) -> dict[str, bytes]:
+        """The encoder's files, as `save` writes them."""
+        tensors = {f"autoencoder.{n}": t for n, t in self.autoencoder.to_tensors().items()}
+        tensors |= {f"normalizer.{n}": t for n, t in self.normalizer.to_tensors().items()}
+        settings = {
+            "config": self.config.to_dict(),
+            "time_base": self.time_base.as_dict(),
+            "fitted_on": self.fitted_on,
+        }
+        return {ENCODER: save(tensors), SETTINGS: json.dumps(settings, indent=1).encode()}
+
+    def save(self, folder: Path) -> None:
+        for name, content in self.files().items():
+            (folder / name).write_bytes(content)
+
+    @classmethod
+    def load(cls, folder: Path) -> "NanoBackbone":
+        """The backbone whose encoder files lie in `folder`.
+
+        Raises:
+            DataError: they are missing or damaged.
+        """
+        try:
+            settings = json.loads((folder / SETTINGS).read_bytes())
+            tensors = load((folder / ENCODER).read_bytes())
+        except (OSError, ValueError) as error:
+            raise DataError(f"{folder}: encoder files cannot be read ({error}). Make them again.") from None
+        part = {
+            kind: {n.removeprefix(f"{kind}."): t for n, t in tensors.items() if n.startswith(f"{kind}.")}
+            for kind in ("autoencoder", "normalizer")
+        }
+        return cls(
+            NanoConfig.from_dict(settings["config"]),
+            TimeBase.model_validate(settings["time_base"]),
+            Autoencoder.from_tensors(part["autoencoder"]),
+            Normalizer.from_tensors(part["normalizer"]),
+            settings["fitted_on"],
+        )
+
+
+def _config(robot: Embodiment, recipe: AdaptRecipe) -> NanoConfig:
+    time_base = recipe.time_base
+    return NanoConfig(
+        state_width=robot.state_width,
+        action_width=robot.action_width,
+        chunks=time_base.chunks,
+        steps=time_base.steps,
+        frames_per_chunk=time_base.frames_per_chunk,
+        lags=len(HISTORY_LAGS) if "velocity" in recipe.derived_state else 0,
+        last_command="last_command" in recipe.derived_state,
+    )
+
+
+def _canvas(window: Window, robot: Embodiment, config: NanoConfig) -> np.ndarray:
+    return tile([window.frames[c.key] for c in robot.model_cameras], config.canvas)
+
+
+def _normalizer(play: Clips, time_base: TimeBase) -> Normalizer:
+    """From every whole chunk of the training part, whatever the stride of the training windows."""
+    state, history, action = [], [], []
+    for clip in play.stream("train"):
+        rows = on_time_base(clip, play.embodiment, time_base)
+        starts = np.arange(max(len(rows) - time_base.steps + 1, 0))
+        if not len(starts):
+            continue
+        chunk = rows.valid[starts[:, None] + np.arange(time_base.steps)].all(axis=1)
+        starts = starts[chunk]
+        state.append(rows.state[starts])
+        history.append(rows.state[np.maximum(starts[:, None] - np.array(HISTORY_LAGS), 0)])
+        action.append(rows.action[starts[:, None] + np.arange(time_base.steps)])
+    if not state:
+        raise DataError("no training clip is as long as one chunk, so nothing can be normalised. See `wam plan`.")
+    action = torch.from_numpy(np.concatenate(action))
+    return Normalizer.fit(
+        state=torch.from_numpy(np.concatenate(state)),
+        history=torch.from_numpy(np.concatenate(history)),
+        action=action,
+        action_valid=torch.ones(action.shape[:2], dtype=torch.bool),
+        relative_columns=torch.tensor(play.embodiment.relative_columns(), dtype=torch.int64),
+    )
+
+
+def _or_zero(values: Tensor, has_action: bool) -> Tensor:
+    """`values`, or zeros of their shape for a sample without actions."""
+    return values if has_action else torch.zeros_like(values)
+
+

@@ -1,0 +1,130 @@
+"""A trained model as an adapter directory, and back into a policy."""
+
+import json
+from pathlib import Path
+
+from safetensors.torch import load_file, save
+from torch import nn
+
+from adapt.adapter import FULL, AdapterRecord, card, read_record, refuse_wrong_base, write_folder
+from adapt.backbones import backbone_info
+from adapt.backbones.nano.backbone import NanoBackbone
+from adapt.fingerprint import base_fingerprint
+from adapt.latents import Clips
+from adapt.lora import base_tensors, with_lora
+from schemas.embodiment import Embodiment
+from schemas.errors import DataError, UsageError
+from schemas.recipe import AdaptRecipe, Lora
+from schemas.report import Report
+from schemas.yaml_io import dump_yaml
+from wamdata.stats import statistics
+from wamdata.windows import on_time_base
+
+
+def export_adapter(
+    out: Path,
+    backbone: NanoBackbone,
+    model: nn.Module,
+    recipe: AdaptRecipe,
+    play: Clips,
+    report: Report,
+    *,
+    licences: tuple[str, ...],
+) -> AdapterRecord:
+    """Write the self-contained directory of a trained model; base parameters are in it only where there is no base."""
+    files = backbone.files() | {"embodiment.yaml": dump_yaml(_plain(play.embodiment)).encode()}
+    if not play.embodiment.is_action_free:
+        rows = (on_time_base(c, play.embodiment, backbone.time_base) for c in play.stream("train"))
+        stats = statistics(rows, play.embodiment, backbone.time_base)
+        files["statistics.json"] = json.dumps(stats.as_dict(), indent=1).encode()
+    if recipe.base:
+        kind, base_name = "lora", Path(recipe.base).name
+        base_sha256 = base_fingerprint(load_file(Path(recipe.base) / FULL))
+        files |= _peft_files(model)
+        weights = base_fingerprint({n: p for n, p in model.named_parameters() if p.requires_grad})
+    else:
+        tensors = {n: t.detach().contiguous() for n, t in model.state_dict().items()}
+        files[FULL] = save(tensors)
+        weights = base_sha256 = base_fingerprint(tensors)
+        kind, base_name = "full", "none: trained in full from a seed"
+    record = {
+        "kind": kind,
+        "backbone": recipe.backbone,
+        "backbone_version": backbone_info(recipe.backbone).version,
+        "base_sha256": base_sha256,
+        "base_name": base_name,
+        "weights_sha256": weights,
+        "encoder_sha256": backbone.fingerprint,
+        "robot": play.embodiment.name,
+        "robot_sha256": play.embodiment.digest(),
+        "time_base": backbone.time_base,
+        "recipe": recipe.as_dict() | {"play": Path(recipe.play).name, "base": base_name},
+        "verdict": report.verdict,
+        "reason": report.reason,
+        "licences": licences,
+        "provenance": {k: v for k, v in report.provenance.items() if k != "command"},
+    }
+    files["README.md"] = card(record, report.notes).encode()
+    return write_folder(out, files, record, {})
+
+
+def load_adapter(folder: Path, base: Path | None = None) -> tuple[NanoBackbone, nn.Module, Embodiment, AdapterRecord]:
+    """Backbone, model in evaluation mode, robot and record of an adapter directory.
+
+    Args:
+        base: the `full` directory that a LoRA adapter was trained on.
+
+    Raises:
+        DataError: a hash differs, or `base` is not the adapter's base.
+        UsageError: it is no adapter, or a LoRA adapter without `base`.
+    """
+    from schemas.yaml_io import read_yaml
+
+    record = read_record(folder)
+    backbone = NanoBackbone.load(folder)
+    model = backbone.build(seed=0)
+    if record.kind == "full":
+        model.load_state_dict(load_file(folder / FULL))
+        _check(base_fingerprint(model.state_dict()), record.weights_sha256, folder)
+    else:
+        if base is None:
+            raise UsageError(f"{folder}: a LoRA adapter. Give its base, {record.base_name!r}, with --base DIR.")
+        read_record(base)
+        tensors = load_file(base / FULL)
+        refuse_wrong_base(record, base_fingerprint(tensors), str(base))
+        backbone.load_base(model, base / FULL)
+        model = _with_peft_files(model, folder, record, backbone)
+    model.eval()
+    return backbone, model, read_yaml(folder / "embodiment.yaml", Embodiment), record
+
+
+def _peft_files(model: nn.Module) -> dict[str, bytes]:
+    """peft's own two files, by peft's own writer."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as scratch:
+        model.save_pretrained(scratch, safe_serialization=True)
+        names = ("adapter_model.safetensors", "adapter_config.json")
+        return {name: (Path(scratch) / name).read_bytes() for name in names}
+
+
+def _with_peft_files(model: nn.Module, folder: Path, record: AdapterRecord, backbone: NanoBackbone) -> nn.Module:
+    import peft
+
+    wrapped = with_lora(model, Lora.model_validate(record.recipe["lora"]), backbone)
+    result = peft.set_peft_model_state_dict(wrapped, load_file(folder / "adapter_model.safetensors"))
+    if result.unexpected_keys:
+        raise DataError(f"{folder}: adapter key {result.unexpected_keys[0]!r} has no place in this base.")
+    return wrapped
+
+
+def _check(got: str, wanted: str, folder: Path) -> None:
+    if got != wanted:
+        raise DataError(f"{folder}: weights are not those that were exported. Export the adapter again.")
+
+
+def _plain(embodiment: Embodiment) -> dict:
+    return embodiment.model_dump(mode="json", by_alias=True, exclude_defaults=True) | {"schema": embodiment.schema_id}
+
+
+__all__ = ["base_tensors", "export_adapter", "load_adapter"]

@@ -1,0 +1,36 @@
+"""LoRA through peft: which modules, and the heads that are trained in full beside it."""
+
+from torch import nn
+
+from adapt.backbones.base import Backbone
+from schemas.recipe import Lora
+
+
+def with_lora(model: nn.Module, lora: Lora, backbone: Backbone) -> nn.Module:
+    """`model` wrapped by peft: adapters on the backbone's linears, its heads trainable copies, all else frozen.
+
+    peft starts B at zero, so a fresh adapter changes nothing; the heads start as the base's.
+    """
+    import peft
+
+    config = peft.LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        use_rslora=lora.rslora,
+        target_modules=[*backbone.lora_targets],
+        modules_to_save=[*backbone.head_modules],
+        bias="none",
+    )
+    return peft.get_peft_model(model, config)
+
+
+def base_tensors(model: nn.Module) -> dict:
+    """The un-adapted tensors under their plain names, whether or not peft is wrapped around the model."""
+    plain = {}
+    for name, tensor in model.state_dict().items():
+        if ".lora_" in name or ".modules_to_save." in name:
+            continue
+        name = name.removeprefix("base_model.model.").replace(".base_layer.", ".").replace(".original_module.", ".")
+        plain[name] = tensor
+    return plain

@@ -1,0 +1,58 @@
+"""Stages of a run: one folder each, whose `stage.json` is written last and holds the fingerprint of what it read.
+
+Same fingerprint: skipped. Another: refused with the field that changed. `ls run/` shows the state. Imports
+neither torch nor peft nor ray, so that a finished run is recognised in a moment.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from schemas.errors import UsageError
+from schemas.record import Record, sha256_of
+
+DONE = "stage.json"
+
+
+class Stage(Record):
+    """A finished stage: what it was made from, and what later stages want to know of it."""
+
+    name: str
+    inputs: dict[str, Any]
+    facts: dict[str, Any] = {}
+
+    @property
+    def fingerprint(self) -> str:
+        return sha256_of([self.name, self.inputs])
+
+
+def finished(folder: Path, name: str, inputs: dict[str, Any]) -> Stage | None:
+    """The finished stage in `folder`, or None if it has yet to be made.
+
+    Raises:
+        UsageError: it was made from other inputs; names the first that differs.
+    """
+    path = folder / DONE
+    if not path.exists():
+        return None
+    stage = Stage.read_json(path)
+    wanted = Stage(name=name, inputs=inputs)
+    if stage.fingerprint == wanted.fingerprint:
+        return stage
+    field = next((k for k in {**inputs, **stage.inputs} if inputs.get(k) != stage.inputs.get(k)), "name")
+    before, now = _short(stage.inputs.get(field)), _short(inputs.get(field))
+    raise UsageError(
+        f"{folder}: was made by another recipe ({field} was {before}, is now {now}). "
+        "Give a new --out, or delete that folder and those after it."
+    )
+
+
+def finish(folder: Path, name: str, inputs: dict[str, Any], facts: dict[str, Any] | None = None) -> Stage:
+    """Mark a stage as complete."""
+    stage = Stage(name=name, inputs=inputs, facts=facts or {})
+    stage.write_json(folder / DONE)
+    return stage
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,41 @@
+"""`wam eval`: judge an adapter again, on shards it may never have seen."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli import console
+
+
+def evaluate(
+    adapter: Annotated[Path, typer.Argument(help="Exported adapter, or a finished run.")],
+    shards: Annotated[Path, typer.Argument(help="Shards to judge on; their held-out part is used.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="New folder for report.json and report.html.")],
+    base: Annotated[Path | None, typer.Option(help="Base of a LoRA adapter.")] = None,
+    strict: Annotated[bool, typer.Option(help="Exit with 1 unless the verdict is OFFLINE PASS.")] = False,
+    json: console.Json = False,
+    quiet: console.Quiet = False,
+) -> None:
+    """Report on the held-out part of SHARDS; the baselines are fitted on its training part.
+
+    Not yet: serving settings, other policies' predictions, language and camera tests.
+    """
+    from adapt.run import RunResult, Shards
+    from schemas.errors import UsageError
+
+    if (out / "report.json").exists():
+        raise UsageError(f"{out}: holds a report already. Give a new --out.")
+    folder = adapter / "adapter" / "export" if (adapter / "adapter" / "export").exists() else adapter
+    with console.progress("judge", quiet=quiet or json) as bar:
+        from adapt.judge import judge_adapter
+
+        report, html = judge_adapter(folder, Shards.open(shards), out, base=base, on_progress=bar)
+    if json:
+        console.as_json(report.as_dict() | {"html": str(html)})
+    else:
+        from cli.adapt import print_result
+
+        print_result(RunResult(report, html, folder))
+    if strict and report.verdict != "OFFLINE PASS":
+        raise typer.Exit(1)

@@ -1,0 +1,43 @@
+"""`wam`: the command line. Each command is one short file; nothing heavy is imported until it runs."""
+
+import sys
+
+import typer
+
+from cli import adapt, check, doctor, eval, export, ingest, plan, robot, shard, show
+from schemas.errors import WamError
+
+app = typer.Typer(
+    name="wam",
+    help="From any robot's logs to an adapted World Action Model.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.command("check")(check.check)
+app.add_typer(robot.app, name="robot")
+app.command("plan")(plan.plan)
+app.command("adapt")(adapt.adapt)
+app.command("ingest")(ingest.ingest)
+app.add_typer(shard.app, name="shard")
+app.command("eval")(eval.evaluate)
+app.command("export")(export.export)
+app.command("show")(show.show)
+app.command("doctor")(doctor.doctor)
+
+
+def main() -> None:
+    """Run a command; an error the user can mend is one line and exit code 2."""
+    try:
+        app()
+    except WamError as error:
+        sys.stderr.write(f"wam: {error}\n")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("wam: stopped. Run the same command again to go on where it stopped.\n")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""`wam robot`: embodiment files."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli import console
+
+app = typer.Typer(
+    help="Draft, list, show and check robots (embodiment files).", no_args_is_help=True, rich_markup_mode=None
+)
+
+
+@app.command()
+def draft(
+    source: Annotated[Path, typer.Argument(help="Robot logs to look at.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write; default: stdout.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the robot.")] = None,
+) -> None:
+    """Write a robot's YAML from its data, every guess with its reason.
+
+    Not yet: camera roles from motion, delta actions, gripper ends. What is uncertain is marked QUESTION.
+    """
+    from schemas.errors import UsageError
+    from schemas.record import write_atomic
+    from wamdata.draft import draft_embodiment
+
+    text = draft_embodiment(source, name=name)
+    if out is None:
+        console.out(text.rstrip())
+        return
+    if out.exists():
+        raise UsageError(f"{out}: exists already. Give another --out.")
+    write_atomic(out, text.encode())
+    console.out(f"{out}: {text.count('QUESTION')} open questions. Next: wam robot check {out} {source}")
+
+
+@app.command("list")
+def list_(json: console.Json = False) -> None:
+    """Robots that ship with wamkit."""
+    from schemas.embodiment import built_in_names, load_embodiment
+
+    robots = [load_embodiment(n) for n in built_in_names()]
+    if json:
+        console.as_json([r.as_dict() for r in robots])
+        return
+    rows = [
+        [r.name, r.status, f"{r.native_hz:g}", str(r.state_width), str(r.action_width), ", ".join(c.key for c in r.cameras)]
+        for r in robots
+    ]
+    console.table(rows, ["robot", "status", "Hz", "state", "action", "cameras"], right=(2, 3, 4))
+
+
+@app.command()
+def show(robot: Annotated[str, typer.Argument(help="Built-in name or YAML file.")], json: console.Json = False) -> None:
+    """A robot's cameras and components with their units, as a model sees them."""
+    from schemas.embodiment import load_embodiment
+
+    embodiment = load_embodiment(robot)
+    if json:
+        console.as_json(embodiment.as_dict())
+        return
+    console.out(
+        f"{embodiment.name}: {embodiment.status}"
+        + (f" with {embodiment.verified_with}" if embodiment.verified_with else "")
+        + f"; {embodiment.native_hz:g} Hz, state {embodiment.state_width}, action {embodiment.action_width}, "
+        f"licence {embodiment.licence}"
+    )
+    console.table(
+        [[c.key, c.source, c.kind, str(c.rotate), c.use] for c in embodiment.cameras],
+        ["camera", "from", "kind", "rotate", "use"],
+    )
+    for what, components in (("state", embodiment.state), ("action", embodiment.action)):
+        rows = [
+            [c.name, c.kind, str(c.width), _units(c.units), _units(c.mapped_units), c.source, c.relative_to or "-", c.use]
+            for c in components
+        ]
+        console.out()
+        console.table(rows, [what, "kind", "width", "logged in", "mapped to", "from", "relative to", "use"], right=(2,))
+
+
+@app.command()
+def check(
+    robot: Annotated[str, typer.Argument(help="Built-in name or YAML file.")],
+    source: Annotated[Path | None, typer.Argument(help="Logs that it should fit.")] = None,
+    json: console.Json = False,
+) -> None:
+    """Whether a robot's file is right in itself, and fits a source if one is given."""
+    from schemas.embodiment import load_embodiment
+
+    embodiment = load_embodiment(robot)
+    facts = {"robot": embodiment.name, "state": embodiment.state_width, "action": embodiment.action_width}
+    if source is not None:
+        facts |= _fits(embodiment, source)
+    if json:
+        console.as_json(facts)
+        return
+    console.out(f"{robot}: fine in itself; state {facts['state']}, action {facts['action']} columns")
+    if source is not None:
+        console.out(f"{source}: {facts['episode']} maps to {facts['rows']} rows at {embodiment.native_hz:g} Hz")
+
+
+def _fits(embodiment, source: Path) -> dict:
+    from schemas.errors import DataError
+    from wamdata.mapping import map_episode
+    from wamdata.readers import detect_reader
+
+    reader = detect_reader(source)
+    for ref in reader.list_episodes(source).episodes:
+        try:
+            episode = reader.read(ref)
+        except DataError:
+            continue
+        missing = [c.source for c in embodiment.model_cameras if c.source not in episode.videos]
+        if missing and episode.videos:
+            raise DataError(
+                f"{source} {ref.key}: no camera {missing[0]!r}; the log has {', '.join(episode.videos)}. Mend `from`."
+            )
+        if not missing:
+            return {"source": str(source), "episode": ref.key, "rows": len(map_episode(episode, embodiment).t_ns)}
+    raise DataError(f"{source}: no episode with all cameras can be read. Run `wam check {source}`.")
+
+
+def _units(units: tuple[str, ...]) -> str:
+    return ", ".join(dict.fromkeys(units))

@@ -1,0 +1,139 @@
+"""`wam show`: what a folder is."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli import console
+
+
+def show(
+    path: Annotated[Path, typer.Argument(help="Logs, shards, a run, an adapter or a robot file.")],
+    json: console.Json = False,
+) -> None:
+    """Say what a path holds: logs, shards (with rejects and findings), a run (with its stages), an adapter.
+
+    Not yet: DreamZero checkpoints, pictures of clips.
+    """
+    from schemas.errors import UsageError
+
+    if not path.exists():
+        raise UsageError(f"{path}: no such file or folder. Check the path.")
+    if path.suffix in (".yaml", ".yml"):
+        from cli.robot import show as show_robot
+
+        show_robot(str(path), json=json)
+    elif (path / "adapter.json").exists():
+        _adapter(path, json=json)
+    elif (path / "latents").is_dir() or (path / "recipe.yaml").exists() and (path / "shards").is_dir():
+        _run(path, json=json)
+    elif (path / "manifest.json").exists():
+        _shards(path, json=json)
+    else:
+        _source(path, json=json)
+
+
+def _adapter(path: Path, *, json: bool) -> None:
+    from adapt.adapter import read_record
+
+    record = read_record(path)
+    if json:
+        console.as_json(record.as_dict())
+        return
+    console.out(f"adapter ({record.kind}) of {record.robot} on {record.backbone}, base {record.base_name}")
+    console.out(f"{record.verdict}: {record.reason}")
+    rows = [
+        ["chunk", f"{record.time_base.chunk_s:g} s, {record.time_base.steps} steps"],
+        ["base sha256", record.base_sha256],
+        ["weights sha256", record.weights_sha256],
+        ["encoder sha256", record.encoder_sha256],
+        ["licences", ", ".join(record.licences)],
+        *([k, v] for k, v in record.provenance.items()),
+    ]
+    console.table(rows, ["", ""])
+
+
+def _run(path: Path, *, json: bool) -> None:
+    from adapt.run import ADAPTER, EVAL, LATENTS, TRAIN
+    from adapt.stage import DONE
+
+    stages = {"shards": (path / "shards" / "manifest.json").exists()}
+    stages |= {name: (path / name / DONE).exists() for name in (LATENTS, TRAIN, EVAL, ADAPTER)}
+    facts = {"run": str(path), "stages": stages} | _training(path) | _verdict(path)
+    if json:
+        console.as_json(facts)
+        return
+    console.out(f"run {path}")
+    console.table([[n, "done" if d else "not yet"] for n, d in stages.items()], ["stage", ""])
+    for key in ("step", "held-out error", "verdict", "reason", "report"):
+        if key in facts:
+            console.out(f"{key}: {facts[key]}")
+
+
+def _training(path: Path) -> dict:
+    from adapt.curves import CURVES, Curves
+
+    file = path / "train" / CURVES
+    if not file.exists():
+        return {}
+    curves = Curves.read_json(file)
+    facts: dict = {"step": curves.loss[-1].step if curves.loss else 0}
+    if curves.val_error:
+        best = min(curves.val_error, key=lambda p: p.value)
+        facts["held-out error"] = f"{curves.val_error[-1].value:.4f} (best {best.value:.4f} at step {best.step})"
+    return facts
+
+
+def _verdict(path: Path) -> dict:
+    from schemas.report import Report
+
+    file = path / "eval" / "report.json"
+    if not file.exists():
+        return {}
+    report = Report.read_json(file)
+    return {"verdict": report.verdict, "reason": report.reason, "report": str(path / "eval" / "report.html")}
+
+
+def _shards(path: Path, *, json: bool) -> None:
+    from cli.ingest import print_summary, summary
+    from wamdata.shards import read_manifest
+
+    manifest = read_manifest(path)
+    if json:
+        console.as_json(summary(manifest, path) | {"manifest": manifest.as_dict()})
+        return
+    print_summary(manifest, path)
+    rows = [[s.key, s.split, str(s.rows), f"{s.seconds:.1f}", s.session] for s in manifest.samples[:40]]
+    console.table(rows, ["clip", "split", "rows", "seconds", "session"], right=(2, 3))
+    if len(manifest.samples) > 40:
+        console.out(f"and {len(manifest.samples) - 40} more clips")
+    seen: dict[str, list] = {}
+    for finding in manifest.findings:
+        seen.setdefault(finding.code, []).append(finding)
+    rows = [[code, found[0].severity, str(len(found)), found[0].message] for code, found in seen.items()]
+    if rows:
+        console.table(rows, ["finding", "severity", "n", "first one says"], right=(2,))
+
+
+def _source(path: Path, *, json: bool) -> None:
+    from wamdata.readers import detect_reader
+
+    reader = detect_reader(path)
+    listing = reader.list_episodes(path)
+    facts = {
+        "source": str(path),
+        "reader": listing.reader,
+        "episodes": len(listing.episodes),
+        "rows": sum(e.rows for e in listing.episodes),
+        "hints": listing.hints,
+        "findings": [vars(f) for f in listing.findings],
+    }
+    if json:
+        console.as_json(facts)
+        return
+    hints = ", ".join(f"{k} {v}" for k, v in listing.hints.items())
+    console.out(f"{path}: {listing.reader} logs, {facts['episodes']} episodes, {facts['rows']} rows; {hints}")
+    for finding in listing.findings:
+        console.out(f"{finding.severity}: {finding.code}: {finding.message}")
+    console.out(f"next: wam check {path}")

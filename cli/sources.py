@@ -1,0 +1,40 @@
+"""What a user may point at: raw logs or finished shards. Shared by `wam adapt` and `wam plan`."""
+
+from pathlib import Path
+
+from cli.ingest import drafted_robot, run
+
+
+def is_shards(source: Path) -> bool:
+    return (source / "manifest.json").exists() and not (source / "meta" / "info.json").exists()
+
+
+def shards_of(
+    sources: list[Path],
+    out: Path,
+    *,
+    robot: str | None,
+    task: str | None,
+    yes: bool,
+    executor: str,
+    ray_address: str | None,
+    quiet: bool,
+    split: dict | None = None,
+):
+    """Open shards: the folder itself, or those ingested from logs into `out` (finished ones are recognised)."""
+    from adapt.run import Shards
+    from schemas.embodiment import load_embodiment
+    from schemas.errors import UsageError
+    from schemas.recipe import IngestRecipe
+    from schemas.yaml_io import parse
+
+    if len(sources) == 1 and is_shards(sources[0]):
+        return Shards.open(sources[0], load_embodiment(robot) if robot else None)
+    shards = [s for s in sources if is_shards(s)]
+    if shards:
+        raise UsageError(f"{shards[0]}: holds shards, the others raw logs. Merge shards with `wam shard merge` first.")
+    name = robot or drafted_robot(sources[0], out.with_name(out.name + ".robot.yaml"), yes=yes)
+    values = {"sources": [str(s) for s in sources], "robot": name, "task": task} | ({"split": split} if split else {})
+    recipe = parse(IngestRecipe, values, "options")
+    run(recipe, out, executor=executor, ray_address=ray_address, quiet=quiet)
+    return Shards.open(out, load_embodiment(name))

@@ -1,0 +1,26 @@
+"""What several test files share: made once per session, because lerobot takes 10 s to import."""
+
+from pathlib import Path
+
+import pytest
+from synthetic import write_lerobot_v3
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture(scope="session")
+def lerobot_v3(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LeRobot v3.0 set of a made-up robot, written by lerobot. Read-only by agreement: copy it to change it."""
+    return write_lerobot_v3(tmp_path_factory.mktemp("lerobot") / "synthetic_arm")
+
+
+@pytest.fixture(scope="session")
+def g1() -> Path:
+    """Real LeRobot v2.1: a Unitree G1 with Inspire hands."""
+    return DATA / "g1_inspire_v21"
+
+
+@pytest.fixture(scope="session")
+def droid_video() -> Path:
+    """Real video without actions: three DROID cameras."""
+    return DATA / "droid_video"

@@ -1,0 +1,79 @@
+"""A second robot, made up: a LeRobot v3.0 set written by lerobot itself, so that the oracle is not our own reader.
+
+`synthetic_arm` has six joints and a gripper, and two cameras that look at coloured squares which follow the joints.
+The action is where the state will be LEAD frames later: commands lead, as on a real robot. Everything follows from
+the seed; only x264 decides the bytes of the videos.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+ROBOT = "synthetic_arm"
+CAMERAS = ("observation.images.front", "observation.images.wrist")
+JOINTS = ("shoulder_pan", "shoulder_lift", "elbow", "wrist_pitch", "wrist_roll", "wrist_yaw", "gripper")
+TASKS = ("Put the red square into the corner.", "Push the blue square to the left.")
+LEAD = 5
+SQUARE = 16
+
+
+def write_lerobot_v3(
+    root: Path,
+    *,
+    episodes: int = 5,
+    seconds: float = 6.0,
+    fps: int = 20,
+    height: int = 96,
+    width: int = 128,
+    seed: int = 0,
+) -> Path:
+    """Write the set to `root`, which must not exist yet, and return it. Imports lerobot: takes 10 s and more."""
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    vector = {"dtype": "float32", "shape": (len(JOINTS),), "names": list(JOINTS)}
+    picture = {"dtype": "video", "shape": (height, width, 3), "names": ["height", "width", "channels"]}
+    writer = LeRobotDataset.create(
+        repo_id=f"local/{ROBOT}",
+        fps=fps,
+        root=root,
+        robot_type=ROBOT,
+        features={"observation.state": vector, "action": vector} | dict.fromkeys(CAMERAS, picture),
+        vcodec="h264",
+        streaming_encoding=True,
+        encoder_threads=1,
+        video_backend="pyav",
+    )
+    for episode in range(episodes):
+        state, action = trajectory(round(seconds * fps) + episode, fps=fps, seed=seed + episode)
+        for row in range(len(state)):
+            frame = {"observation.state": state[row], "action": action[row], "task": TASKS[episode % len(TASKS)]}
+            frame |= {camera: _picture(camera, state[row], row, height, width) for camera in CAMERAS}
+            writer.add_frame(frame)
+        writer.save_episode()
+    writer.finalize()
+    return root
+
+
+def trajectory(frames: int, *, fps: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(frames, 7) state and action: slow sines of seeded speed and phase, the gripper between 0 and 100."""
+    rng = np.random.default_rng(seed)
+    t_s = np.arange(frames + LEAD)[:, None] / fps
+    hz, phase = rng.uniform(0.1, 0.4, len(JOINTS)), rng.uniform(0, 2 * np.pi, len(JOINTS))
+    path = np.sin(2 * np.pi * hz * t_s + phase)
+    path[:, -1] = 50 + 50 * path[:, -1]
+    path = path.astype(np.float32)
+    return path[:-LEAD], path[LEAD:]
+
+
+def _picture(camera: str, state: NDArray[np.float32], row: int, height: int, width: int) -> NDArray[np.uint8]:
+    """A grey ramp, two squares that follow the joints, and a bar code of the row's number along the top."""
+    first = CAMERAS.index(camera)
+    picture = np.repeat(np.linspace(40, 120, width, dtype=np.uint8)[None, :, None], height, 0).repeat(3, 2)
+    for joint, colour in ((first, (220, 40, 40)), (first + 2, (40, 60, 220))):
+        x = round((width - SQUARE) * (0.5 + 0.5 * float(state[joint])))
+        y = round((height - SQUARE - 12) * (0.5 + 0.5 * float(state[joint + 1]))) + 12
+        picture[y : y + SQUARE, x : x + SQUARE] = colour
+    for bit in range(8):
+        picture[:8, bit * 8 : bit * 8 + 8] = 255 if row >> bit & 1 else 0
+    return picture

@@ -1,0 +1,236 @@
+"""A first embodiment file guessed from data, each guess with its reason as a comment.
+
+Names decide first, numbers second. What the data cannot say (open and closed of a gripper, what a tick is
+worth) is left as logged and marked `QUESTION`. Does not yet measure camera motion or lag between streams.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from schemas.episode import Episode, Stream
+from schemas.errors import DataError
+from wamdata.readers import detect_reader
+
+SAMPLE_EPISODES = 4
+STATE_NAMES = ("observation.state", "state", "observation.qpos", "qpos", "proprio")
+ACTION_NAMES = ("action", "actions")
+_SIDES = {"left": r"left|(^|[_.])l([_.]|$)", "right": r"right|(^|[_.])r([_.]|$)"}
+_PARTS = {
+    "gripper": r"gripper|jaw",
+    "hand": r"hand|finger|thumb|pinky|ring|middle|index",
+    "head": r"head|neck",
+    "waist": r"waist|torso|spine",
+    "base": r"base|cmd_vel|linear|angular",
+    "leg": r"hip|knee|ankle|leg",
+}
+
+
+@dataclass(frozen=True)
+class Guess:
+    """One component: which columns, what they seem to be, and why."""
+
+    name: str
+    part: str
+    kind: str
+    side: str
+    unit: str
+    columns: tuple[int, ...]
+    joints: tuple[str, ...]
+    reasons: tuple[str, ...]
+    questions: tuple[str, ...]
+
+
+def draft_embodiment(source: Path, *, name: str | None = None, reader: str = "auto") -> str:
+    """YAML text of an embodiment for `source`, comments included.
+
+    Raises:
+        DataError: no episode of the source can be read.
+    """
+    module = detect_reader(source, reader)
+    listing = module.list_episodes(source)
+    episodes = _readable(module, listing.episodes)
+    if not episodes:
+        raise DataError(f"{source}: none of its episodes can be read, so nothing can be drafted. Run `wam check {source}`.")
+    robot = name or _slug(listing.hints.get("robot_type", "")) or _slug(source.resolve().stem) or "robot"
+    state, action = _find(episodes, STATE_NAMES), _find(episodes, ACTION_NAMES)
+    lines = [
+        "# Drafted from data by `wam robot draft`. Read every comment; mend what is wrong, then run `wam robot check`.",
+        "schema: wamkit/embodiment@1",
+        f"name: {robot}",
+        f"family: {robot}",
+        "status: unverified",
+        f"licence: {listing.hints.get('licence', 'unknown')}",
+        *_rate_lines(episodes, listing.hints, state or action),
+        *_camera_lines(episodes),
+        *_component_lines("state", episodes, state, None),
+        *_component_lines("action", episodes, action, state),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _readable(module, refs) -> list[Episode]:
+    """Up to SAMPLE_EPISODES episodes, those with video first."""
+    found: list[Episode] = []
+    for ref in refs:
+        try:
+            found.append(module.read(ref))
+        except DataError:
+            continue
+        if sum(bool(e.videos) for e in found) >= SAMPLE_EPISODES:
+            break
+    return sorted(found, key=lambda e: not e.videos)[:SAMPLE_EPISODES]
+
+
+def _find(episodes: list[Episode], names: tuple[str, ...]) -> str | None:
+    streams = episodes[0].streams
+    exact = next((n for n in names if n in streams), None)
+    return exact or next((n for n in streams if any(n.endswith(f".{w}") for w in names)), None)
+
+
+def _rate_lines(episodes: list[Episode], hints: dict[str, str], stream: str | None) -> list[str]:
+    if stream is None:
+        video = next(iter(episodes[0].videos.values()))
+        rate = 1e9 / float(np.median(np.diff(video.t_ns)))
+        return [f"native_hz: {round(rate, 2):g}  # median distance of video frames; no rows in this source"]
+    measured = float(np.median([e.streams[stream].rate_hz for e in episodes]))
+    declared = hints.get("fps", "")
+    rate = float(declared) if declared and abs(float(declared) / measured - 1) < 0.02 else round(measured, 2)
+    said = f"the log declares {declared}" if declared else "the log declares none"
+    return [f"native_hz: {rate:g}  # rows come at {measured:.2f} Hz in {len(episodes)} episodes, {said}", "clock: row"]
+
+
+def _camera_lines(episodes: list[Episode]) -> list[str]:
+    sources = list(dict.fromkeys(n for e in episodes for n in e.videos))
+    if not sources:
+        return ["cameras: []  # QUESTION: no video could be read in the first episodes; a WAM needs at least one camera"]
+    lines, used = ["cameras:"], set()
+    for source in sources:
+        role, side, why = _camera_role(source)
+        while (role, side) in used:
+            role += "_b"
+        used.add((role, side))
+        video = next(e.videos[source] for e in episodes if source in e.videos)
+        size = f"{video.width}x{video.height} {video.codec}"
+        side_field = f", side: {side}" if side != "none" else ""
+        lines.append(f"  - {{role: {role}{side_field}, from: {_quoted(source)}}}  # {why}; {size}")
+    return lines
+
+
+def _camera_role(source: str) -> tuple[str, str, str]:
+    leaf = source.rsplit("images.", 1)[-1].lower()
+    side = _side(leaf)
+    for role, words in (("wrist", "wrist|hand|gripper|eye_in"), ("head", "head|high|top|ego"), ("exterior", "ext|front|side|agent|low")):
+        if found := re.search(words, leaf):
+            keep = side if role in ("wrist", "exterior") else "none"
+            return role, keep, f"{found[0]!r} in its name"
+    return "scene", "none", "QUESTION: nothing in its name says where it sits"
+
+
+def _component_lines(what: str, episodes: list[Episode], stream: str | None, state: str | None) -> list[str]:
+    if stream is None:
+        return [f"{what}: []  # no stream of this source looks like {what}"]
+    values = np.concatenate([e.streams[stream].values for e in episodes if stream in e.streams])
+    guesses = _group(episodes[0].streams[stream], values)
+    state_guesses = {g.name: g for g in _group(episodes[0].streams[state], _all(episodes, state))} if state else {}
+    lines = [f"{what}:"]
+    for guess in guesses:
+        lines += [f"  # {reason}" for reason in guess.reasons]
+        lines += [f"  # QUESTION: {question}" for question in guess.questions]
+        fields = [f"name: {guess.name}", f"part: {guess.part}", f"kind: {guess.kind}"]
+        if guess.side != "none":
+            fields.append(f"side: {guess.side}")
+        columns = guess.columns
+        consecutive = columns == tuple(range(columns[0], columns[-1] + 1))
+        fields += [f"unit: {guess.unit}", f"from: {_quoted(stream)}"]
+        fields.append(f'columns: "{columns[0]}:{columns[-1] + 1}"' if consecutive else f"columns: {list(columns)}")
+        if what == "action":
+            relative, reason = _relative(guess, state_guesses.get(guess.name), episodes, stream, state)
+            lines.append(f"  # {reason}")
+            fields.append(f"relative_to: {relative}")
+        lines.append("  - {" + ", ".join(fields) + ("," if guess.joints else "}"))
+        if guess.joints:
+            lines.append("     joints: [" + ", ".join(_quoted(j) for j in guess.joints) + "]}")
+    return lines
+
+
+def _group(stream: Stream, values: np.ndarray) -> list[Guess]:
+    """Columns grouped by side and part, in the log's order."""
+    names = stream.columns or tuple("" for _ in range(values.shape[1]))
+    groups: dict[tuple[str, str], list[int]] = {}
+    for at, column in enumerate(names):
+        groups.setdefault((_side(column), _part(column)), []).append(at)
+    guesses = []
+    for (side, part), columns in groups.items():
+        prefix = f"{side}_" if side != "none" else ""
+        unit, why, questions = _unit(values[:, columns], part)
+        kind = {"gripper": "gripper", "hand": "hand", "base": "velocity"}.get(part, "joint")
+        joints = tuple(names[c] for c in columns) if stream.columns else ()
+        named = f"named {_range(joints)}" if joints else f"the log names no columns; {len(columns)} of them"
+        guesses.append(
+            Guess(f"{prefix}{part}", part, kind, side, unit, tuple(columns), joints, (f"{named}; {why}",), tuple(questions))
+        )
+    return guesses
+
+
+def _unit(values: np.ndarray, part: str) -> tuple[str, str, list[str]]:
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    seen = f"values {low:.3g} to {high:.3g}"
+    largest = max(abs(low), abs(high))
+    if part in ("hand", "gripper") and low >= -0.05 and high <= 1.05:
+        return "fraction", f"{seen}: a fraction; QUESTION: check that 1 means open", []
+    if part in ("hand", "gripper") and largest > 6.5:
+        return "tick", f"{seen}: too large for radians", ["give `open` and `closed` as logged, so that 1 means open"]
+    if part == "base":
+        return "m/s", seen, ["metres per second for every column? angular ones are rad/s"]
+    if largest <= 2 * np.pi + 0.3:
+        return "rad", f"{seen}: fits radians", []
+    if largest <= 101 and low < -1:
+        return "normalized", f"{seen}: degrees or LeRobot's -100..100", ["write `unit: deg` if these are degrees"]
+    if largest <= 361:
+        return "deg", f"{seen}: fits degrees, too large for radians", []
+    return "tick", f"{seen}: servo ticks", ["give `to_si: {scale: ..., offset: ...}` if you know what a tick is worth"]
+
+
+def _relative(
+    guess: Guess, state: Guess | None, episodes: list[Episode], action_stream: str, state_stream: str | None
+) -> tuple[str, str]:
+    """Whether an action follows the state of the same name (then it is predicted relative to it)."""
+    if state is None or state_stream is None or len(state.columns) != len(guess.columns):
+        return "null", "no state component of the same name and width: kept absolute"
+    if guess.kind in ("velocity", "gripper"):
+        return "null", "grippers and velocities stay absolute"
+    commands = _all(episodes, action_stream)[:, list(guess.columns)]
+    states = _all(episodes, state_stream)[:, list(state.columns)]
+    offset, spread = np.abs(commands - states).mean(), np.abs(states - states.mean(0)).mean() + 1e-9
+    if offset < 2 * spread or offset < 0.02:
+        return f"state.{state.name}", f"commands stay near the state (mean distance {offset:.3g}, state moves {spread:.3g})"
+    return "null", f"commands are far from the state (mean distance {offset:.3g}, state moves {spread:.3g}): kept absolute"
+
+
+def _all(episodes: list[Episode], stream: str) -> np.ndarray:
+    return np.concatenate([e.streams[stream].values for e in episodes if stream in e.streams])
+
+
+def _side(name: str) -> str:
+    return next((side for side, pattern in _SIDES.items() if re.search(pattern, name.lower())), "none")
+
+
+def _part(name: str) -> str:
+    lowered = name.lower()
+    return next((part for part, pattern in _PARTS.items() if re.search(pattern, lowered)), "arm")
+
+
+def _range(names: tuple[str, ...]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} .. {names[-1]}"
+
+
+def _slug(text: str) -> str:
+    slug = re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
+    return "" if slug in ("unknown", "none") else slug
+
+
+def _quoted(text: str) -> str:
+    return text if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", text) else f'"{text}"'

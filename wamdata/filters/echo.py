@@ -1,0 +1,29 @@
+"""Labels that copy the state: a policy could win by copying, and would do nothing on a robot."""
+
+import numpy as np
+
+from schemas.episode import Finding, Trajectory
+from schemas.recipe import Filters
+
+SAME = 1e-6  # largest difference, in mapped units, that still counts as a copy
+
+
+def check(trajectory: Trajectory, limits: Filters) -> list[Finding]:
+    hold = trajectory.embodiment.hold_columns()
+    found = []
+    start = 0
+    for component in trajectory.embodiment.model_action:
+        columns = range(start, start + component.width)
+        start += component.width
+        if any(hold[c] < 0 for c in columns) or len(trajectory.t_ns) < 2:
+            continue
+        action = trajectory.action[:, list(columns)]
+        state = trajectory.state[:, [hold[c] for c in columns]]
+        if not np.ptp(action, axis=0).any():
+            continue
+        for shift, what in ((0, "at the same row"), (1, "one row later")):
+            pairs = action[: len(action) - shift], state[shift:]
+            if np.abs(pairs[0] - pairs[1]).max() <= SAME:
+                message = f"action.{component.name} equals the state {what}: the label is an echo, not a command"
+                found.append(Finding("echo_label", "warning", trajectory.episode.key, message))
+    return found

@@ -1,0 +1,360 @@
+"""Logs -> shards, top to bottom.
+
+    source --reader--> Episode --raw checks--> --mapping--> Trajectory --checks--> kept spans --> clips --> shards
+
+A part is a few source episodes; `run_part` is one pure function from a part to shards and a record. Shard
+names come from the part, so one worker and sixty-four write the same bytes. A part's record is written after
+its shards; a rerun skips parts that have one. The manifest is written last. Every source episode ends in a
+shard or among the rejects with a reason. Nothing is written into a source.
+"""
+
+import fcntl
+import importlib.metadata
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from schemas.embodiment import Embodiment, load_embodiment
+from schemas.episode import Episode, Finding, Text
+from schemas.errors import DataError, UsageError
+from schemas.manifest import FindingMeta, Manifest, Reject, ShardInfo
+from schemas.recipe import IngestRecipe
+from schemas.record import Record, sha256_of
+from schemas.yaml_io import read_yaml, write_yaml
+from wamdata.clips import cut_clip, keep_spans
+from wamdata.executors import ExecutorName, run_parts
+from wamdata.filters import check_raw, check_trajectory
+from wamdata.fingerprint import source_fingerprint
+from wamdata.mapping import map_episode
+from wamdata.readers import detect_reader
+from wamdata.readers.base import EpisodeRef
+from wamdata.shards import MANIFEST, ShardWriter, read_manifest
+from wamdata.split import assign_splits
+
+RECIPE, STATE, PARTS = "recipe.yaml", "ingest.json", "parts"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A few episodes of one source and everything a worker needs to turn them into shards."""
+
+    name: str
+    reader: str
+    refs: tuple[EpisodeRef, ...]
+    prefix: str
+    embodiment: Embodiment
+    recipe: IngestRecipe
+    out: Path
+
+
+class PartRecord(Record):
+    """A finished part: written after its shards, so its presence means they are whole."""
+
+    shards: tuple[ShardInfo, ...]
+    rejects: tuple[Reject, ...]
+    findings: tuple[FindingMeta, ...]
+    episodes: int
+    kept: int
+    licences: tuple[str, ...]
+
+
+class IngestState(Record):
+    """What an output folder is being made from; a rerun with anything else is refused."""
+
+    recipe_sha256: str
+    embodiment_sha256: str
+    sources: dict[str, str]
+    readers: dict[str, int]
+
+    def difference(self, other: "IngestState") -> str | None:
+        """Which input differs, in words, or None."""
+        if self.embodiment_sha256 != other.embodiment_sha256:
+            return "the robot's YAML"
+        if self.recipe_sha256 != other.recipe_sha256:
+            return "the recipe"
+        if self.sources != other.sources:
+            changed = [s for s in other.sources if self.sources.get(s) != other.sources[s]]
+            return f"the content of {changed[0]}" if changed else "the list of sources"
+        return None if self.readers == other.readers else "the reader's version"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where an ingest stands: for progress bars."""
+
+    parts_done: int
+    parts: int
+    episodes_done: int
+    episodes: int
+    rejects: int
+    bytes: int
+
+
+def ingest(
+    recipe: IngestRecipe,
+    out: Path,
+    *,
+    executor: ExecutorName = "ray",
+    address: str | None = None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Manifest:
+    """Shards and manifest of `recipe.sources` in `out`; finishes what an interrupted run left, repeats nothing.
+
+    Raises:
+        UsageError: `out` was made from something else, or another ingest is writing there.
+        DataError: not a single episode could be used; says why.
+    """
+    embodiment = load_embodiment(recipe.robot)
+    state = ingest_state(recipe, embodiment)
+    _refuse_other(out, state, recipe)
+    if (out / MANIFEST).exists():
+        return read_manifest(out)
+    out.mkdir(parents=True, exist_ok=True)
+    with _lock(out):
+        parts, listed, licences = plan_parts(recipe, embodiment, out)
+        write_yaml(out / RECIPE, recipe)
+        state.write_json(out / STATE)
+        records = {p.name: _record(out, p) for p in parts if _record_path(out, p.name).exists()}
+        todo = [p for p in parts if p.name not in records]
+        total = sum(len(p.refs) for p in parts)
+        on_progress(_progress(records, parts, total))
+        for name, record in run_parts(run_part, todo, executor=executor, address=address):
+            records[name] = record
+            on_progress(_progress(records, parts, total))
+        manifest = _assemble([records[p.name] for p in parts], state, recipe, embodiment, total, listed, licences)
+        if not manifest.samples:
+            _clear(out)
+            raise DataError(_nothing_usable(manifest))
+        manifest.write_json(out / MANIFEST)
+    return manifest
+
+
+def ingest_state(recipe: IngestRecipe, embodiment: Embodiment) -> IngestState:
+    """The identity of an ingest: recipe, robot, content of the sources, readers."""
+    sources = {s: source_fingerprint(Path(s)) for s in recipe.sources}
+    readers = {m.NAME: m.VERSION for m in (detect_reader(Path(s), recipe.reader) for s in recipe.sources)}
+    named = recipe.model_dump(mode="json", exclude={"sources", "robot"})
+    return IngestState(
+        recipe_sha256=sha256_of(named), embodiment_sha256=embodiment.digest(), sources=sources, readers=readers
+    )
+
+
+def plan_parts(
+    recipe: IngestRecipe, embodiment: Embodiment, out: Path
+) -> tuple[list[Part], tuple[Finding, ...], tuple[str, ...]]:
+    """The parts of an ingest, what the listings noticed, and the sources' licences."""
+    parts: list[Part] = []
+    findings: list[Finding] = []
+    licences: list[str] = []
+    for source in map(Path, recipe.sources):
+        reader = detect_reader(source, recipe.reader)
+        listing = reader.list_episodes(source)
+        findings += listing.findings
+        licences.append(recipe.licence or listing.hints.get("licence", "unknown"))
+        if not listing.episodes:
+            raise DataError(f"{source}: read as {listing.reader}, but it lists no episode. Run `wam check {source}`.")
+        prefix = re.sub(r"[^A-Za-z0-9]+", "-", source.resolve().stem).strip("-").lower()
+        for at in range(0, len(listing.episodes), recipe.episodes_per_part):
+            refs = listing.episodes[at : at + recipe.episodes_per_part]
+            parts.append(Part(f"part-{len(parts):06d}", reader.NAME, refs, prefix, embodiment, recipe, out))
+    return parts, tuple(findings), tuple(dict.fromkeys(licences))
+
+
+def run_part(part: Part) -> tuple[str, PartRecord]:
+    """Turn a part's episodes into shards, then leave its record."""
+    reader = detect_reader(part.refs[0].source, part.reader)
+    writer = ShardWriter(part.out, part.name, shard_bytes=round(part.recipe.shard_mb * 1e6))
+    rejects: list[Reject] = []
+    findings: list[Finding] = []
+    licences: list[str] = []
+    for ref in part.refs:
+        noticed, rejected = _ingest_episode(reader, ref, part, writer, licences)
+        findings += noticed
+        rejects += rejected
+    record = PartRecord(
+        shards=writer.close(),
+        rejects=tuple(rejects),
+        findings=tuple(finding_meta(f) for f in findings),
+        episodes=len(part.refs),
+        kept=len(part.refs) - len({r.episode for r in rejects}),
+        licences=tuple(dict.fromkeys(licences)),
+    )
+    record.write_json(_record_path(part.out, part.name))
+    return part.name, record
+
+
+def _ingest_episode(
+    reader, ref: EpisodeRef, part: Part, writer: ShardWriter, licences: list[str]
+) -> tuple[list[Finding], list[Reject]]:
+    """Add an episode's clips to the writer, or say why not."""
+
+    def reject(reason: str, detail: str) -> Reject:
+        return Reject(source=str(ref.source), episode=ref.key, reason=reason, detail=detail)
+
+    limits = part.recipe.filters
+    try:
+        episode = with_overrides(reader.read(ref), part)
+    except DataError as error:
+        return [], [reject("unreadable", str(error))]
+    noticed = [*episode.findings, *check_raw(episode, part.embodiment, limits)]
+    fatal = next((f for f in noticed if f.severity == "error" and f not in episode.findings), None)
+    if fatal:
+        return noticed, [reject(fatal.code, fatal.message)]
+    try:
+        trajectory = map_episode(episode, part.embodiment)
+        noticed += check_trajectory(trajectory, limits)
+        spans = keep_spans(trajectory, limits, max_clip_s=part.recipe.max_clip_s)
+        prefix = f"{part.prefix}_{ref.key}_{episode.source_sha256[:8]}"
+        clips = [cut_clip(trajectory, a, b, prefix=prefix) for a, b in spans]
+    except DataError as error:
+        return noticed, [reject("unmappable", str(error))]
+    for clip in clips:
+        writer.add(clip)
+    licences.append(episode.licence)
+    if not clips:
+        return noticed, [reject("nothing_kept", "no span of valid rows is long enough")]
+    return noticed, []
+
+
+def with_overrides(episode: Episode, part: Part) -> Episode:
+    """The episode with the recipe's instruction and licence in place of the log's, its session told from other sources'."""
+    recipe = part.recipe
+    changes = {"session": f"{part.prefix}/{episode.session}"}
+    if recipe.task is not None:
+        clocks = [s.t_ns for s in episode.streams.values()] + [v.t_ns for v in episode.videos.values()]
+        stop = max((int(t[-1]) for t in clocks if len(t)), default=0) + 10**9
+        start = min((int(t[0]) for t in clocks if len(t)), default=0)
+        changes["texts"] = (Text(recipe.task, start, stop, "task", "--task"),)
+    if recipe.licence is not None:
+        changes["licence"] = recipe.licence
+    return replace(episode, **changes)
+
+
+def finding_meta(finding: Finding) -> FindingMeta:
+    return FindingMeta(code=finding.code, severity=finding.severity, where=finding.where, message=finding.message)
+
+
+def _assemble(
+    records: list[PartRecord],
+    state: IngestState,
+    recipe: IngestRecipe,
+    embodiment: Embodiment,
+    source_episodes: int,
+    listed: tuple[Finding, ...],
+    licences: tuple[str, ...],
+) -> Manifest:
+    shards = [s for r in records for s in r.shards]
+    samples = [s for shard in shards for s in shard.samples]
+    splits = assign_splits(samples, recipe.split)
+    shards = [
+        s.model_copy(update={"samples": tuple(m.model_copy(update={"split": splits[m.key]}) for m in s.samples)})
+        for s in shards
+    ]
+    rejects = tuple(x for r in records for x in r.rejects)
+    found = tuple(finding_meta(f) for f in (*listed, *_duplicates(samples))) + tuple(f for r in records for f in r.findings)
+    kept = sum(r.kept for r in records)
+    assert kept + len({(r.source, r.episode) for r in rejects}) == source_episodes, "an episode was lost"
+    return Manifest(
+        fingerprint=state.digest(),
+        embodiment=embodiment,
+        split_rule=recipe.split,
+        shards=tuple(shards),
+        rejects=rejects,
+        findings=found,
+        source_episodes=source_episodes,
+        episodes=kept,
+        seconds=round(sum(s.seconds for s in samples), 6),
+        licences=tuple(dict.fromkeys([*(x for r in records for x in r.licences), *licences])),
+        sources=tuple(Path(s).name for s in recipe.sources),
+        tool=f"wamkit {importlib.metadata.version('wamkit')}",
+    )
+
+
+def _duplicates(samples) -> list[Finding]:
+    """Episodes with equal content: they stay together in one split, and are named."""
+    episodes: dict[str, list[str]] = {}
+    for sample in samples:
+        names = episodes.setdefault(sample.content_sha256, [])
+        if sample.episode not in names:
+            names.append(sample.episode)
+    return [
+        Finding("duplicate", "warning", names[0], f"{', '.join(names[1:])} hold the same rows: kept in one split")
+        for names in episodes.values()
+        if len(names) > 1
+    ]
+
+
+def _nothing_usable(manifest: Manifest) -> str:
+    reasons = Counter(r.reason for r in manifest.rejects)
+    worst = reasons.most_common(1)[0][0]
+    example = next(r for r in manifest.rejects if r.reason == worst)
+    counts = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common())
+    return (
+        f"none of {manifest.source_episodes} episodes of {', '.join(manifest.sources)} can be used ({counts}). "
+        f"First: {example.episode}: {example.detail}"
+    )
+
+
+def _refuse_other(out: Path, state: IngestState, recipe: IngestRecipe) -> None:
+    if not (out / STATE).exists():
+        strangers = [p.name for p in out.iterdir() if p.name != ".lock"] if out.is_dir() else []
+        if strangers:
+            raise UsageError(f"{out}: holds {strangers[0]!r} and is no ingest of ours. Give an empty or new folder.")
+        return
+    before = IngestState.read_json(out / STATE)
+    what = before.difference(state)
+    if what is None:
+        return
+    field = _changed_field(out, recipe) if what == "the recipe" else ""
+    raise UsageError(f"{out}: was made with another input: {what}{field} changed. Give a new --out, or delete this folder.")
+
+
+def _changed_field(out: Path, recipe: IngestRecipe) -> str:
+    before = read_yaml(out / RECIPE, IngestRecipe).as_dict()
+    now = recipe.as_dict()
+    name = next((k for k in now if k not in ("sources", "robot") and now[k] != before.get(k)), None)
+    return f" ({name}: {before.get(name)!r} is now {now[name]!r})" if name else ""
+
+
+@contextmanager
+def _lock(out: Path) -> Iterator[None]:
+    """Hold `out` for this process; the kernel lets go when the process dies."""
+    with (out / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"{out}: another ingest is writing here. Wait for it, or give another --out.") from None
+        yield
+
+
+def _clear(out: Path) -> None:
+    """Take back what this ingest wrote, so that a mended call may use the same folder."""
+    shutil.rmtree(out / PARTS, ignore_errors=True)
+    for name in (STATE, RECIPE, ".lock"):
+        (out / name).unlink(missing_ok=True)
+    if not os.listdir(out):
+        out.rmdir()
+
+
+def _record_path(out: Path, name: str) -> Path:
+    return out / PARTS / f"{name}.json"
+
+
+def _record(out: Path, part: Part) -> PartRecord:
+    return PartRecord.read_json(_record_path(out, part.name))
+
+
+def _progress(records: dict[str, PartRecord], parts: list[Part], total: int) -> Progress:
+    return Progress(
+        parts_done=len(records),
+        parts=len(parts),
+        episodes_done=sum(r.episodes for r in records.values()),
+        episodes=total,
+        rejects=sum(len(r.rejects) for r in records.values()),
+        bytes=sum(s.bytes for r in records.values() for s in r.shards),
+    )

@@ -1,0 +1,24 @@
+"""Which sample comes when: one permutation of all ids per epoch, the same for any number of ranks."""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def epoch_order(ids: Sequence[str], *, seed: int, epoch: int) -> list[str]:
+    """All ids in the order of one epoch; depends on the set of ids, not on the order they are given in."""
+    ordered = sorted(ids)
+    permutation = np.random.default_rng([seed, epoch]).permutation(len(ordered))
+    return [ordered[i] for i in permutation]
+
+
+def rank_slice(order: Sequence[str], *, rank: int, world: int) -> list[str]:
+    """Positions i with i mod world == rank: all ranks together see the epoch's order unchanged."""
+    return list(order[rank::world])
+
+
+def sample_seed(seed: int, epoch: int, sample_id: str) -> int:
+    """Seed of one sample's noise, timesteps and augmentation: never a rank's own state."""
+    digest = hashlib.sha256(f"{seed}/{epoch}/{sample_id}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1

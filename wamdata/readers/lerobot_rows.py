@@ -1,0 +1,170 @@
+"""The rows of one LeRobot episode: times, streams and task indices, read with pyarrow."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from schemas.episode import Finding, Int64, Stream
+from schemas.errors import DataError
+from wamdata.readers.lerobot_meta import column_names
+from wamdata.readers.tree import LFS_ADVICE, is_lfs_pointer
+
+BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index")
+COPY_AGAIN = "Copy it again from where the set came from."
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of an episode.
+
+    Args:
+        t_ns: (N,) time of each row as logged; starts where the log starts.
+        task_index: (N,) index of each row's instruction, or None when the log has none.
+        images: columns that hold encoded pictures.
+    """
+
+    t_ns: Int64
+    streams: dict[str, Stream]
+    task_index: Int64 | None
+    images: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+
+def read_rows(path: Path, key: str, features: dict[str, dict[str, Any]], fps: float, *, index: int | None) -> Rows:
+    """Rows of one episode.
+
+    Every column of numbers becomes a stream under its name in the log, whole-number columns only when they are
+    vectors or actions: single ones are indices and counters.
+
+    Args:
+        key: how findings name the episode.
+        index: episode to pick out of a file that holds many (v3); None takes all rows.
+
+    Raises:
+        DataError: the file is missing, a Git-LFS pointer or unreadable, has no such rows, or its time stands still.
+    """
+    table, schema = _table(path, index)
+    if not table.num_rows:
+        raise DataError(f"{path}: holds no rows of {key}. {COPY_AGAIN}")
+    findings: list[Finding] = []
+    t_ns = _times(path, key, table, fps, findings)
+    streams = {}
+    for name in table.column_names:
+        if name in BOOKKEEPING:
+            continue
+        values = _matrix(table[name])
+        if values is None:
+            message = f"{path}: column {name!r} has rows of different lengths or empty rows: left out"
+            findings.append(Finding("ragged_column", "warning", key, message))
+            continue
+        names = _names(name, features.get(name, {}), values.shape[1], key, findings)
+        streams[name] = Stream(name, t_ns, values, names)
+    tasks = table["task_index"].to_numpy() if "task_index" in table.column_names else None
+    images = tuple(f.name for f in schema if features.get(f.name, {}).get("dtype") == "image" or _is_image(f.type))
+    return Rows(t_ns, streams, tasks, images, tuple(findings))
+
+
+def _table(path: Path, index: int | None) -> tuple[pa.Table, pa.Schema]:
+    """The columns of numbers of an episode, and the schema of the whole file."""
+    try:
+        if is_lfs_pointer(path):
+            raise DataError(f"{path}: a Git-LFS pointer, not the file itself. {LFS_ADVICE}")
+        with pq.ParquetFile(path) as file:  # pq.read_table imports pandas, which costs each worker 1.6 s
+            schema = file.schema_arrow
+            columns = [f.name for f in schema if f.name in BOOKKEEPING or _is_stream(f)]
+            if index is None:
+                return file.read(columns=columns), schema
+            if "episode_index" not in schema.names:
+                raise DataError(f"{path}: no column `episode_index`, so episode {index} cannot be found. {COPY_AGAIN}")
+            table = file.read_row_groups(_row_groups(file, index), columns=columns)
+            return table.filter(pc.equal(table["episode_index"], index)), schema
+    except FileNotFoundError:
+        raise DataError(f"{path}: missing, so the episode has no rows. {COPY_AGAIN}") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path}: not readable as parquet ({_first_line(error)}). {COPY_AGAIN}") from None
+
+
+def _row_groups(file: pq.ParquetFile, index: int) -> list[int]:
+    """Row groups that may hold an episode's rows; new writers give each episode its own."""
+    paths = [file.metadata.schema.column(i).path for i in range(file.metadata.num_columns)]
+    column = paths.index("episode_index")
+    bounds = [file.metadata.row_group(g).column(column).statistics for g in range(file.num_row_groups)]
+    return [g for g, b in enumerate(bounds) if b is None or not b.has_min_max or b.min <= index <= b.max]
+
+
+def _is_stream(column: pa.Field) -> bool:
+    inner, depth = column.type, 0
+    while _is_list(inner):
+        inner, depth = inner.value_type, depth + 1
+    if pa.types.is_integer(inner):
+        return depth > 0 or column.name.startswith("action")
+    return pa.types.is_floating(inner) or pa.types.is_boolean(inner)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
+def _is_image(kind: pa.DataType) -> bool:
+    return pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
+
+
+def _matrix(column: pa.ChunkedArray) -> np.ndarray | None:
+    """A column as (N, D); None when its rows differ in length. Missing numbers become NaN, or 0 in whole numbers."""
+    rows = len(column)
+    array = column.combine_chunks()
+    while _is_list(array.type):
+        lengths = pc.unique(pc.list_value_length(array))
+        if array.null_count or len(lengths) != 1:
+            return None
+        array = array.flatten()
+    if array.null_count:
+        array = pc.fill_null(array, 0 if pa.types.is_integer(array.type) or pa.types.is_boolean(array.type) else np.nan)
+    return np.ascontiguousarray(array.to_numpy(zero_copy_only=False).astype(np.float32).reshape(rows, -1))
+
+
+def _times(path: Path, key: str, table: pa.Table, fps: float, findings: list[Finding]) -> Int64:
+    """Row times in ns. Without `timestamp` the rows are counted at the declared rate, and a finding says so."""
+    if "timestamp" in table.column_names:
+        seconds = table["timestamp"].to_numpy().astype(np.float64).reshape(table.num_rows)
+    else:
+        counted = "frame_index" in table.column_names
+        frames = table["frame_index"].to_numpy() if counted else np.arange(table.num_rows)
+        seconds = frames / fps
+        message = f"{path}: no column `timestamp`; times are {'frame_index' if counted else 'row'} / {fps:g}"
+        findings.append(Finding("no_timestamp", "warning", key, message))
+    if not np.isfinite(seconds).all():
+        row = int(np.argmin(np.isfinite(seconds)))
+        raise DataError(f"{path}: {key}: timestamp is {seconds[row]} at row {row}. Mend it or drop the episode.")
+    t_ns = np.round(seconds * 1e9).astype(np.int64)
+    steps = np.diff(t_ns)
+    if (steps <= 0).any():
+        row = int(np.argmax(steps <= 0)) + 1
+        raise DataError(
+            f"{path}: {key}: timestamp goes from {seconds[row - 1]:.4f} s to {seconds[row]:.4f} s at row {row}. "
+            f"Mend the time stamps or drop the episode."
+        )
+    if len(steps) and abs(np.median(steps) * fps / 1e9 - 1) > 0.02:
+        message = (
+            f"{path}: rows run at {1e9 / np.median(steps):.3f} Hz, info.json declares {fps:g}; timestamps are taken"
+        )
+        findings.append(Finding("fps_mismatch", "warning", key, message))
+    return t_ns
+
+
+def _names(name: str, feature: dict[str, Any], width: int, key: str, findings: list[Finding]) -> tuple[str, ...]:
+    names = column_names(feature.get("names"))
+    if names and len(names) != width:
+        message = f"info.json gives {len(names)} names for the {width} columns of {name!r}: taken as unnamed"
+        findings.append(Finding("column_names", "warning", key, message))
+        return ()
+    return tuple(names)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or ["unreadable"])[0]

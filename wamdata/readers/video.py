@@ -1,0 +1,134 @@
+"""Video files without actions: a folder of them, or a single one.
+
+Each file is one episode with one camera stream named `video`. Its clock is zero at the first frame, and frame times
+are the container's, so a phone's variable frame rate stays what it was. An instruction may stand beside the file
+under the same stem: `pour_milk.txt`, or `pour_milk.json` with `caption`, `text` or `task`.
+"""
+
+import hashlib
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+from schemas.episode import Episode, Finding, Text, Video
+from schemas.errors import DataError
+from wamdata.readers.base import EpisodeRef, Listing
+from wamdata.readers.tree import (
+    LFS_ADVICE,
+    files_below,
+    find_licence,
+    is_description,
+    is_lfs_pointer,
+    sha256_of_file,
+    stray_findings,
+)
+from wamdata.video import probe
+
+NAME = "video"
+VERSION = 1
+SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi")
+CAPTION_FIELDS = ("caption", "text", "task")
+
+
+def detect(source: Path) -> bool:
+    """Whether `source` is a video file or holds one at any depth."""
+    return any(_is_video(path) for path in _files(source))
+
+
+def list_episodes(source: Path) -> Listing:
+    """Every video file; none is opened, so rows are 0 (unknown) and a broken one shows when it is read."""
+    files = _files(source)
+    videos = [path for path in files if _is_video(path)]
+    captions = {path.with_suffix(suffix) for path in videos for suffix in (".txt", ".json")}
+    strays = [("file that is no video", p) for p in files if not (_is_video(p) or p in captions or is_description(p))]
+    keys = _keys(videos)
+    refs = tuple(EpisodeRef(source=source, key=keys[path], rows=0, place={"path": path.as_posix()}) for path in videos)
+    return Listing(NAME, refs, tuple(stray_findings(strays, str(source))), {"licence": find_licence(_root(source))})
+
+
+def read(ref: EpisodeRef) -> Episode:
+    """One video as an episode without streams.
+
+    Raises:
+        DataError: the file is missing, a Git-LFS pointer, or not a whole video.
+    """
+    path = _root(ref.source) / ref.place["path"]
+    if not path.is_file():
+        raise DataError(f"{path}: missing. List the source again.")
+    if is_lfs_pointer(path):
+        raise DataError(f"{path}: a Git-LFS pointer, not the video itself. {LFS_ADVICE}")
+    info = probe(path)
+    t_ns = info.pts_ns - info.pts_ns[0]
+    step = round(1e9 / info.average_fps) if info.average_fps else 1
+    text, findings = _caption(path, ref.key)
+    video = Video(
+        path=path,
+        t_ns=t_ns,
+        first_frame=0,
+        codec=info.codec,
+        width=info.width,
+        height=info.height,
+        rotation=info.rotation,
+    )
+    return Episode(
+        source=str(ref.source),
+        key=ref.key,
+        streams={},
+        videos={"video": video},
+        texts=(Text(text, 0, int(t_ns[-1]) + step, origin="caption"),) if text else (),
+        session=Path(ref.place["path"]).with_suffix("").as_posix(),
+        reader=f"{NAME}@{VERSION}",
+        source_sha256=sha256_of_file(path),
+        rows=(0, info.num_frames),
+        licence=find_licence(_root(ref.source)),
+        findings=tuple(findings),
+    )
+
+
+def _files(source: Path) -> list[Path]:
+    """Files of the source, relative to `_root`; of a single video, itself."""
+    return [Path(source.name)] if source.is_file() else files_below(source)
+
+
+def _root(source: Path) -> Path:
+    return source.parent if source.is_file() else source
+
+
+def _is_video(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def _keys(videos: list[Path]) -> dict[Path, str]:
+    """A key per file, free of dots and slashes; files that would share one get a piece of their path's hash."""
+    plain = {
+        path: re.sub(r"[^A-Za-z0-9_-]", "_", path.with_suffix("").as_posix().replace("/", "__")) for path in videos
+    }
+    taken = Counter(plain.values())
+    return {
+        path: key if taken[key] == 1 else f"{key}-{hashlib.sha256(path.as_posix().encode()).hexdigest()[:8]}"
+        for path, key in plain.items()
+    }
+
+
+def _caption(path: Path, key: str) -> tuple[str, list[Finding]]:
+    """The instruction beside a video, "" where there is none."""
+    for sidecar in (path.with_suffix(".txt"), path.with_suffix(".json")):
+        if not sidecar.is_file():
+            continue
+        try:
+            content = sidecar.read_text(encoding="utf-8-sig")
+            text = _caption_field(json.loads(content)) if sidecar.suffix == ".json" else content
+        except ValueError:  # not UTF-8, or not JSON
+            return "", [Finding("bad_caption", "warning", key, f"{sidecar} is not a text or JSON file. Mend it")]
+        text = " ".join(text.split())
+        blank = Finding(
+            "blank_text", "warning", key, f"{sidecar} holds no instruction. Write one, or take the file away"
+        )
+        return text, [] if text else [blank]
+    return "", []
+
+
+def _caption_field(content: object) -> str:
+    fields = content if isinstance(content, dict) else {}
+    return next((fields[name] for name in CAPTION_FIELDS if isinstance(fields.get(name), str)), "")

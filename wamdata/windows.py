@@ -1,0 +1,171 @@
+"""Windows cut from clips at load time, on the recipe's time base in seconds.
+
+A window starts at row a of the clip's rows on the time base and holds C chunks of K steps: state at each
+chunk's start (row a + cK), commands at rows a + cK ... a + cK + K - 1, and frames from the start of the first
+chunk to the end of the last one, that end included (33 frames at DreamZero's 4 chunks of 8; dreamzero.md 4.2).
+Every window is whole: none crosses the clip's end, an invalid row, or a change of instruction, and clips that
+are too short give none and are counted (`wam plan` lists them).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from schemas.embodiment import Embodiment
+from schemas.episode import Float32, Int64, Window, freeze
+from schemas.errors import DataError
+from schemas.recipe import TimeBase
+from wamdata.align import nearest, uniform_grid
+from wamdata.clips import Clip
+from wamdata.mapping import resample_component
+from wamdata.video import read_frames
+
+HISTORY_LAGS = (1, 2, 4, 8)  # rows; libraries.md: differences over these made a ridge fall from 0.0364 to 0.0234
+SAME_RATE = 0.02  # a native rate this close to the time base's is taken as it is
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A clip on the time base: (T,) times, (T, S) state, (T, A) commands, (T,) validity."""
+
+    t_ns: Int64
+    state: Float32
+    action: Float32
+    valid: np.ndarray
+
+    def __post_init__(self) -> None:
+        freeze(self.t_ns, self.state, self.action, self.valid)
+
+    def __len__(self) -> int:
+        return len(self.t_ns)
+
+
+def on_time_base(clip: Clip, embodiment: Embodiment, time_base: TimeBase) -> Rows:
+    """The clip's rows at the time base's rate; unchanged when the robot already runs at it."""
+    if not embodiment.is_action_free and abs(embodiment.native_hz / time_base.action_hz - 1) <= SAME_RATE:
+        return Rows(clip.t_ns, clip.state, clip.action, clip.valid)
+    grid = uniform_grid(int(clip.t_ns[0]), int(clip.t_ns[-1]), time_base.action_hz)
+    return Rows(
+        t_ns=grid,
+        state=_resampled(clip.t_ns, clip.state, embodiment.model_state, grid),
+        action=_resampled(clip.t_ns, clip.action, embodiment.model_action, grid),
+        valid=clip.valid[nearest(clip.t_ns, grid)],
+    )
+
+
+def window_starts(clip: Clip, rows: Rows, time_base: TimeBase, *, stride: int) -> list[int]:
+    """Rows at which a whole window starts, every `stride` rows."""
+    need = time_base.window_rows
+    bad = np.concatenate([[0], np.cumsum(~rows.valid)])
+    starts = []
+    for a in range(0, len(rows) - need + 1, stride):
+        whole = bad[a + need] == bad[a]
+        if whole and clip.text_at(int(rows.t_ns[a])) == clip.text_at(int(rows.t_ns[a + need - 1])):
+            starts.append(a)
+    return starts
+
+
+def cut_windows(
+    clip: Clip,
+    rows: Rows,
+    starts: Sequence[int],
+    embodiment: Embodiment,
+    time_base: TimeBase,
+    *,
+    view_size: tuple[int, int] | None = None,
+    chunks: int | None = None,
+) -> Iterator[Window]:
+    """Windows at `starts`, decoding each needed frame of the clip once.
+
+    Args:
+        view_size: (height, width) of the decoded views; None keeps the source's.
+        chunks: fewer chunks than the time base's, as in inference with a short past.
+    """
+    count = chunks or time_base.chunks
+    frame_rows = np.arange(count * time_base.frames_per_chunk + 1) * time_base.steps / time_base.frames_per_chunk
+    at = {a: _frame_times(rows, a, frame_rows) for a in starts}
+    pixels, index = _decode(clip, embodiment, at, time_base, view_size)
+    for a in starts:
+        yield _window(clip, rows, a, embodiment, time_base, count, {c: pixels[c][index[c][a]] for c in pixels})
+
+
+def _window(
+    clip: Clip,
+    rows: Rows,
+    a: int,
+    embodiment: Embodiment,
+    time_base: TimeBase,
+    count: int,
+    frames: dict[str, np.ndarray],
+) -> Window:
+    anchors = a + np.arange(count) * time_base.steps
+    steps = anchors[:, None] + np.arange(time_base.steps)
+    lags = np.maximum(anchors[:, None] - np.array(HISTORY_LAGS), 0)
+    return Window(
+        clip_key=clip.key,
+        start=a,
+        frames=frames,
+        state=rows.state[anchors],
+        history=rows.state[lags],
+        last_action=last_commands(rows, anchors, embodiment),
+        action=rows.action[np.minimum(steps, len(rows) - 1)],
+        action_valid=(steps < len(rows)) & rows.valid[np.minimum(steps, len(rows) - 1)],
+        text=clip.text_at(int(rows.t_ns[a])),
+    )
+
+
+def last_commands(rows: Rows, anchors: np.ndarray, embodiment: Embodiment) -> Float32:
+    """The command before each anchor; before the first row nothing was commanded, so standing still stands in."""
+    hold = np.array(embodiment.hold_columns(), np.int64)
+    commands = rows.action[np.maximum(anchors - 1, 0)].copy()
+    first = anchors == 0
+    if first.any() and len(hold):
+        still = np.where(hold >= 0, rows.state[0][np.maximum(hold, 0)], 0.0) if rows.state.shape[1] else np.zeros(len(hold))
+        commands[first] = still
+    return commands
+
+
+def _frame_times(rows: Rows, a: int, frame_rows: np.ndarray) -> Int64:
+    """Times of a window's frames; between rows by the straight line, past the last row by the row period."""
+    period = (rows.t_ns[-1] - rows.t_ns[0]) / max(len(rows) - 1, 1)
+    at = a + frame_rows
+    inside = np.interp(at, np.arange(len(rows)), (rows.t_ns - rows.t_ns[0]).astype(np.float64))
+    beyond = np.maximum(at - (len(rows) - 1), 0) * period
+    return rows.t_ns[0] + np.round(inside + beyond).astype(np.int64)
+
+
+def _decode(
+    clip: Clip,
+    embodiment: Embodiment,
+    at: dict[int, Int64],
+    time_base: TimeBase,
+    view_size: tuple[int, int] | None,
+) -> tuple[dict[str, np.ndarray], dict[str, dict[int, np.ndarray]]]:
+    """Per camera: the distinct frames that the windows need, and per window the places of its frames among them."""
+    pixels: dict[str, np.ndarray] = {}
+    index: dict[str, dict[int, np.ndarray]] = {}
+    for camera in embodiment.model_cameras:
+        meta, pts = clip.meta.cameras[camera.key], clip.pts_ns[camera.key]
+        chosen = {a: nearest(pts, t) for a, t in at.items()}
+        for a, frames in chosen.items():
+            off = np.abs(pts[frames] - at[a]).max() / 1e9
+            if off > 1 / time_base.video_fps:
+                raise DataError(
+                    f"{clip.key}: camera {camera.key!r} has no frame within {1 / time_base.video_fps:.2f} s of "
+                    f"window {a} (nearest {off:.2f} s). Lower max_gap_s so that the hole is cut out."
+                )
+        needed = np.unique(np.concatenate(list(chosen.values()))) if chosen else np.zeros(0, np.int64)
+        pixels[camera.key] = read_frames(
+            clip.videos[camera.key], meta.first_frame + needed, size=view_size, rotate=meta.rotate
+        )
+        index[camera.key] = {a: np.searchsorted(needed, frames) for a, frames in chosen.items()}
+    return pixels, index
+
+
+def _resampled(t_ns: Int64, values: Float32, components: tuple, grid: Int64) -> Float32:
+    parts, start = [np.zeros((len(grid), 0), np.float32)], 0
+    for component in components:
+        parts.append(resample_component(component, t_ns, values[:, start : start + component.width], grid))
+        start += component.width
+    return np.concatenate(parts, axis=1)
