@@ -153,7 +153,9 @@ class _Work:
             self.watch.stage(name, self.done[name] is not None)
             if self.done[name] is None:
                 (self.run / name).mkdir(parents=True, exist_ok=True)
-                self.done[name] = stage.finish(self.run / name, name, self.inputs[name], work(self.run / name))
+                started = time.monotonic()
+                facts = work(self.run / name) | {"seconds": round(time.monotonic() - started, 1)}
+                self.done[name] = stage.finish(self.run / name, name, self.inputs[name], facts)
 
     def _latents(self, folder: Path) -> dict[str, Any]:
         from adapt.backbones.nano.backbone import NanoBackbone

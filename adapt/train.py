@@ -82,7 +82,7 @@ def train(
         optimizer.step()
         _follow(average, parameters, step, recipe)
         done = step + 1
-        loss = float(losses["loss"])
+        loss = float(losses["loss"].detach())
         if not math.isfinite(loss):
             raise DataError(f"loss is {loss} at step {done}. Lower lr (now {recipe.lr:g}), or run `wam check` on the data.")
         last = done == recipe.steps

@@ -172,12 +172,12 @@ class Window:
 
     @property
     def id(self) -> str:
-        return window_id(self.clip_key, self.start)
+        return window_id(self.clip_key, self.start, len(self.state))
 
 
-def window_id(clip_key: str, start: int) -> str:
+def window_id(clip_key: str, start: int, chunks: int) -> str:
     """The one name of a window; free of dots, so that it is a sample key too."""
-    return f"{clip_key}@{start:06d}"
+    return f"{clip_key}@{start:06d}x{chunks}"
 
 
 def freeze(*arrays: np.ndarray) -> None:

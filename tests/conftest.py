@@ -24,3 +24,26 @@ def g1() -> Path:
 def droid_video() -> Path:
     """Real video without actions: three DROID cameras."""
     return DATA / "droid_video"
+
+
+@pytest.fixture(scope="session")
+def g1_shards(g1: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The G1 set as shards. Read-only by agreement."""
+    from schemas.recipe import IngestRecipe
+    from wamdata.ingest import ingest
+
+    out = tmp_path_factory.mktemp("shards") / "g1"
+    ingest(IngestRecipe(sources=(str(g1),), robot="g1_inspire"), out, executor="local")
+    return out
+
+
+@pytest.fixture(scope="session")
+def droid_shards(droid_video: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The DROID videos as action-free shards. Read-only by agreement."""
+    from schemas.recipe import IngestRecipe
+    from wamdata.ingest import ingest
+
+    out = tmp_path_factory.mktemp("shards") / "droid"
+    recipe = IngestRecipe(sources=(str(droid_video),), robot="video_only", task="work at a table")
+    ingest(recipe, out, executor="local")
+    return out

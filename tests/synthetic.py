@@ -41,6 +41,7 @@ def write_lerobot_v3(
         features={"observation.state": vector, "action": vector} | dict.fromkeys(CAMERAS, picture),
         vcodec="h264",
         streaming_encoding=True,
+        encoder_queue_maxsize=round(seconds * fps) + episodes,  # lerobot drops frames when this queue is full
         encoder_threads=1,
         video_backend="pyav",
     )

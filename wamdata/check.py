@@ -55,7 +55,8 @@ def check_source(
     for done, ref in enumerate(listing.episodes, start=1):
         try:
             episode = module.read(ref)
-            found = [*episode.findings, *_checks(episode, embodiment, limits)]
+            checked = _checks(episode, embodiment, limits)
+            found = [*(f for f in episode.findings if f.message not in {c.message for c in checked}), *checked]
             seconds += _length_s(episode)
         except DataError as error:
             found = [Finding("unreadable", "error", ref.key, str(error))]

@@ -201,8 +201,9 @@ def _ingest_episode(
         episode = with_overrides(reader.read(ref), part)
     except DataError as error:
         return [], [reject("unreadable", str(error))]
-    noticed = [*episode.findings, *check_raw(episode, part.embodiment, limits)]
-    fatal = next((f for f in noticed if f.severity == "error" and f not in episode.findings), None)
+    checked = check_raw(episode, part.embodiment, limits)
+    noticed = [*(f for f in episode.findings if f.message not in {c.message for c in checked}), *checked]
+    fatal = next((f for f in checked if f.severity == "error"), None)
     if fatal:
         return noticed, [reject(fatal.code, fatal.message)]
     try:

@@ -23,6 +23,12 @@ def map_episode(episode: Episode, embodiment: Embodiment) -> Trajectory:
         DataError: a stream, column or joint is missing, or the row clock does not run at `native_hz`.
     """
     where = f"{episode.source} {episode.key}"
+    for component in (*embodiment.model_state, *embodiment.model_action):
+        if component.source not in episode.streams:
+            raise DataError(
+                f"{where}: {component.name} reads stream {component.source!r}, the log has "
+                f"{_some(tuple(episode.streams))}. Mend `from`."
+            )
     grid_ns = clock(episode, embodiment)
     state, state_valid = _columns(episode, embodiment.model_state, grid_ns, embodiment.native_hz, where)
     action, action_valid = _columns(episode, embodiment.model_action, grid_ns, embodiment.native_hz, where)
@@ -40,7 +46,7 @@ def map_episode(episode: Episode, embodiment: Embodiment) -> Trajectory:
 
 def clock(episode: Episode, embodiment: Embodiment) -> Int64:
     """The embodiment's clock over one episode: the log's own rows, or a uniform grid over what all streams cover."""
-    used = [episode.streams[c.source] for c in (*embodiment.model_state, *embodiment.model_action) if c.source in episode.streams]
+    used = [episode.streams[c.source] for c in (*embodiment.model_state, *embodiment.model_action)]
     if not used:
         cameras = [episode.videos[c.source] for c in embodiment.model_cameras if c.source in episode.videos]
         if not cameras:
@@ -127,12 +133,7 @@ def _columns(
     parts: list[Float32] = []
     valid = np.ones(len(grid_ns), bool)
     for component in components:
-        stream = episode.streams.get(component.source)
-        if stream is None:
-            raise DataError(
-                f"{where}: {component.name} reads stream {component.source!r}, the log has "
-                f"{_some(tuple(episode.streams))}. Mend `from`."
-            )
+        stream = episode.streams[component.source]
         raw = stream.values[:, column_indices(component, stream, where)]
         finite = np.isfinite(raw).all(axis=1)
         valid &= finite[nearest(stream.t_ns, grid_ns)]

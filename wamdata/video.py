@@ -87,7 +87,9 @@ def probe(source: Source) -> VideoInfo:
                 if not packet.is_discard:
                     shown.append((packet.pts, packet.is_keyframe))
         except av.FFmpegError as error:
-            raise DataError(f"{label(source)}: cannot be read after {packets} packets ({_why(error)}).") from None
+            raise DataError(
+                f"{label(source)}: cannot be read behind packet {packets} ({_why(error)}). {BROKEN_FILE}"
+            ) from None
         if not shown:
             raise DataError(f"{label(source)}: the video holds no frames. {BROKEN_FILE}")
         if stream.frames > packets:
@@ -268,8 +270,8 @@ def _pictures(frames: Iterable[VideoFrame], shape: tuple[int, int], rotate: int)
 def _converter(frame: VideoFrame, height: int, width: int) -> Graph:
     """A filter from frames like this one to RGB of a size.
 
-    A filter, because PyAV's own conversion takes every video for limited-range BT.601: pure red in a BT.709 file
-    (phones, most HD video) comes out at 185 instead of 200, and full-range AV1 is stretched.
+    A filter, because PyAV's own conversion takes every video for limited-range BT.601: a red of 200 in a BT.709
+    file (phones, most HD video) comes out as 185, and full-range AV1 is stretched.
     """
     shrinks = height <= frame.height and width <= frame.width and (height, width) != (frame.height, frame.width)
     graph = Graph()

@@ -96,7 +96,8 @@ def test_a_cut_decodes_to_the_same_pixels_and_times(clip: tuple[Path, np.ndarray
         info = probe(data)
         wanted = range(first_frame, first_frame + stop - first)
         assert np.array_equal(read_frames(data, wanted), frames[first:stop]), (first, stop)
-        assert np.array_equal(np.diff(info.pts_ns[wanted]), np.diff(times[first:stop])), (first, stop)
+        moved_ns = np.diff(info.pts_ns[wanted]) - np.diff(times[first:stop])
+        assert np.abs(moved_ns).max(initial=0) <= 1, (first, stop)  # one third of a second is no whole number of ns
 
 
 def test_a_cut_read_by_a_plain_decoder_holds_the_same_frames(clip: tuple[Path, np.ndarray]) -> None:

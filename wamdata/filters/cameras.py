@@ -5,18 +5,17 @@ from schemas.episode import Episode, Finding
 from schemas.recipe import Filters
 
 
+BROKEN = ("missing_video", "lfs_pointer", "corrupt_video")
+
+
 def check(episode: Episode, embodiment: Embodiment, limits: Filters) -> list[Finding]:
-    known = {f.code: f for f in episode.findings if f.code in ("missing_video", "lfs_pointer", "corrupt_video")}
     found = []
     for camera in embodiment.model_cameras:
         if camera.source in episode.videos:
             continue
-        reason = next((f for f in known.values() if camera.source in f.message), None)
-        code = reason.code if reason else "missing_video"
-        message = (
-            reason.message
-            if reason
-            else f"no video {camera.source!r} for camera {camera.key!r}; the episode has {', '.join(episode.videos) or 'none'}"
-        )
-        found.append(Finding(code, "error", episode.key, message))
+        reasons = (f for f in episode.findings if f.code in BROKEN and camera.source in f.message)
+        there = ", ".join(episode.videos) or "none"
+        plain = f"no video {camera.source!r} for camera {camera.key!r}; the episode has {there}. Mend `from`, or drop it"
+        reason = next(reasons, Finding("missing_video", "error", episode.key, plain))
+        found.append(Finding(reason.code, "error", episode.key, reason.message))
     return found

@@ -48,14 +48,13 @@ def list_episodes(source: Path) -> Listing:
     """
     info = load_info(source)
     episodes, renamed = _where_they_lie(source, load_episodes(source, info))
-    refs = tuple(
-        EpisodeRef(source=source, key=f"episode_{e.index:06d}", rows=e.length, place=_place(e)) for e in episodes
-    )
+    licence = find_licence(source)
+    refs = tuple(EpisodeRef(source, f"episode_{e.index:06d}", e.length, _place(e, licence)) for e in episodes)
     findings = [*renamed, *_meta_findings(source, info, episodes), *_file_findings(source, episodes)]
     hints = {
         "robot_type": info.robot_type,
         "fps": f"{info.fps:g}",
-        "licence": find_licence(source),
+        "licence": licence,
         "version": info.version,
     }
     return Listing(NAME, refs, tuple(findings), hints)
@@ -85,16 +84,17 @@ def read(ref: EpisodeRef) -> Episode:
         reader=f"{NAME}@{VERSION}",
         source_sha256=_content_sha256(rows.t_ns, rows.streams, texts),
         rows=(0, len(rows.t_ns)),
-        licence=find_licence(ref.source),
+        licence=ref.place["licence"],
         findings=tuple(findings),
     )
 
 
-def _place(episode: EpisodeMeta) -> dict[str, object]:
+def _place(episode: EpisodeMeta, licence: str) -> dict[str, object]:
     return {
         "index": episode.index,
         "data": episode.data,
         "tasks": episode.tasks,
+        "licence": licence,
         "videos": {camera: dataclasses.asdict(place) for camera, place in episode.videos.items()},
     }
 

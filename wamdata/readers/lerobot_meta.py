@@ -114,7 +114,7 @@ def load_episodes(source: Path, info: Info) -> list[EpisodeMeta]:
     """
     try:
         found = _episodes_v2(source, info) if layout(source) == "v2" else _episodes_v3(source, info)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, ValueError) as error:
         raise DataError(f"{source}/meta: an episode lacks or garbles {error}. Copy the meta folder again.") from None
     return sorted(found, key=lambda episode: episode.index)
 
@@ -177,7 +177,7 @@ def _episodes_v2(source: Path, info: Info) -> list[EpisodeMeta]:
             EpisodeMeta(
                 index=index,
                 length=int(row["length"]),
-                tasks=list(row.get("tasks") or []),
+                tasks=_tasks(row.get("tasks")),
                 data=(info.data_path or V2_DATA).format(**names),
                 videos={
                     c: VideoPlace((info.video_path or V2_VIDEO).format(video_key=c, **names)) for c in info.cameras
@@ -210,12 +210,16 @@ def _episodes_v3(source: Path, info: Info) -> list[EpisodeMeta]:
             EpisodeMeta(
                 index=int(row["episode_index"]),
                 length=int(row["length"]),
-                tasks=list(row.get("tasks") or []),
+                tasks=_tasks(row.get("tasks")),
                 data=(info.data_path or V3_DATA).format(**data),
                 videos=videos,
             )
         )
     return found
+
+
+def _tasks(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else [task for task in value or [] if isinstance(task, str)]
 
 
 def _video_v3(info: Info, camera: str, row: dict[str, Any]) -> str:
@@ -236,17 +240,18 @@ def _table(path: Path, *, without: str | None = None) -> pa.Table:
 
 
 def _json_lines(path: Path) -> list[dict[str, Any]]:
-    rows = [_json(path, line) for line in _text(path).splitlines() if line.strip()]
+    rows = [_json(path, line, number) for number, line in enumerate(_text(path).splitlines(), 1) if line.strip()]
     if not all(isinstance(row, dict) for row in rows):
         raise DataError(f"{path}: wanted one JSON object per line. Copy the meta folder again.")
     return rows
 
 
-def _json(path: Path, text: str) -> Any:
+def _json(path: Path, text: str, first_line: int = 1) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise DataError(f"{path}: not JSON ({error.msg} at line {error.lineno}). Mend it or copy it again.") from None
+        line = error.lineno + first_line - 1
+        raise DataError(f"{path}: not JSON (line {line}: {error.msg}). Mend it or copy it again.") from None
 
 
 def _text(path: Path) -> str:

@@ -71,7 +71,7 @@ def first_names(names: list[str]) -> str:
 
 def find_licence(root: Path) -> str:
     """SPDX name of the licence that a folder states, as written where it is not a known one, else `unknown`."""
-    descriptions = sorted(p for p in root.iterdir() if p.is_file() and is_description(p)) if root.is_dir() else []
+    descriptions = sorted(p for p in root.iterdir() if is_description(p) and p.is_file())
     for path in descriptions:
         if path.name.lower().startswith(("license", "licence", "copying")):
             start = " ".join(path.read_text(errors="replace")[:2000].lower().split())

@@ -43,8 +43,9 @@ def list_episodes(source: Path) -> Listing:
     captions = {path.with_suffix(suffix) for path in videos for suffix in (".txt", ".json")}
     strays = [("file that is no video", p) for p in files if not (_is_video(p) or p in captions or is_description(p))]
     keys = _keys(videos)
-    refs = tuple(EpisodeRef(source=source, key=keys[path], rows=0, place={"path": path.as_posix()}) for path in videos)
-    return Listing(NAME, refs, tuple(stray_findings(strays, str(source))), {"licence": find_licence(_root(source))})
+    licence = find_licence(_root(source))
+    refs = tuple(EpisodeRef(source, keys[p], 0, {"path": p.as_posix(), "licence": licence}) for p in videos)
+    return Listing(NAME, refs, tuple(stray_findings(strays, str(source))), {"licence": licence})
 
 
 def read(ref: EpisodeRef) -> Episode:
@@ -81,7 +82,7 @@ def read(ref: EpisodeRef) -> Episode:
         reader=f"{NAME}@{VERSION}",
         source_sha256=sha256_of_file(path),
         rows=(0, info.num_frames),
-        licence=find_licence(_root(ref.source)),
+        licence=ref.place["licence"],
         findings=tuple(findings),
     )
 

@@ -22,7 +22,7 @@ from adapt.backbones.nano.config import NanoConfig
 from adapt.backbones.nano.model import HEAD_MODULES, LORA_TARGETS, build
 from adapt.backbones.nano.normalizer import Normalizer
 from adapt.backbones.nano.objective import loss
-from adapt.backbones.nano.policy import Noise, act
+from adapt.backbones.nano.policy import Chunk, act
 from adapt.backbones.nano.text import embed
 from adapt.latents import Clips, training_windows
 from schemas.embodiment import Embodiment
@@ -155,14 +155,12 @@ class NanoBackbone:
             for low in range(0, len(places), max(1, JUDGED_AT_ONCE // draws)):
                 group = places[low : low + max(1, JUDGED_AT_ONCE // draws)]
                 chosen = [samples[i] for i in group]
-                batch = self.batch(chosen, context_only=True).repeat(draws)
-                rollout = act(
-                    model, batch, denoise_steps=denoise_steps, noise=self._noise(chosen, draws, seed), hide_video=hide_video
-                )
+                batch = self.batch(chosen, context_only=True)
+                noise = self._noise(chosen, draws, seed)
+                chunk = act(model, batch, denoise_steps=denoise_steps, noise=noise, hide_video=hide_video)
                 state = torch.from_numpy(np.stack([self._wide(s.state[-1], self.config.state_width) for s in chosen]))
-                mean = rollout.action.unflatten(0, (len(chosen), draws)).mean(1)
-                physical = self.normalizer.actions_from_model(mean, state=state).numpy()
-                video = rollout.latents.unflatten(0, (len(chosen), draws)).mean(1)
+                physical = self.normalizer.actions_from_model(chunk.action.mean(1), state=state).numpy()
+                video = chunk.video.mean(1)
                 for place, action, latents in zip(group, physical, video, strict=True):
                     actions[place], videos[place] = action, latents
         return Prediction(actions, torch.stack(videos) if videos else torch.zeros(0))
@@ -195,17 +193,17 @@ class NanoBackbone:
             text=embed(sample.text, config.text_width),
         )
 
-    def _noise(self, samples: Sequence[Latents], draws: int, seed: int) -> Noise:
+    def _noise(self, samples: Sequence[Latents], draws: int, seed: int) -> Chunk:
         """Noise that depends on (seed, window, draw) only, so that a batch's make-up is no matter."""
         config, video, action = self.config, [], []
         for sample in samples:
             for draw in range(draws):
                 generator = torch.Generator().manual_seed(sample_seed(seed, draw, sample.window_id))
-                video.append(
-                    torch.randn(config.latents_per_chunk, config.channels, *config.grid, generator=generator)
-                )
+                shape = (config.latents_per_chunk, config.channels, *config.grid)
+                video.append(torch.randn(shape, generator=generator))
                 action.append(torch.randn(config.steps, config.action_width, generator=generator))
-        return Noise(torch.stack(video), torch.stack(action))
+        shape = (len(samples), draws)
+        return Chunk(torch.stack(video).unflatten(0, shape), torch.stack(action).unflatten(0, shape))
 
     def _wide(self, values: np.ndarray, width: int) -> np.ndarray:
         """Action-free samples have no columns: zeros stand in, and are masked."""

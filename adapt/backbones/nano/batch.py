@@ -48,10 +48,6 @@ class Batch:
         """Samples made without the leading B as one batch."""
         return _stack(cls, samples)
 
-    def repeat(self, times: int) -> Self:
-        """Every sample `times` times, neighbours equal."""
-        return type(self)(**{f.name: getattr(self, f.name).repeat_interleave(times, 0) for f in fields(self)})
-
 
 @dataclass(frozen=True)
 class Draws:
@@ -59,7 +55,7 @@ class Draws:
 
     Args:
         level: (N,) uniform in 0..1, one per chunk, shared by its video and its actions.
-        video: (T - 1, C, h, w) and action: (N, K, A) standard normal.
+        video: (N, G, C, h, w) and action: (N, K, A) standard normal, G latent frames per chunk.
         state: (N, state_features) standard normal.
         hide_video, drop_text: () uniform in 0..1, compared with the config's probabilities.
     """
@@ -84,7 +80,9 @@ def draws_for(seed: int, epoch: int, window_id: str, config: NanoConfig) -> Draw
     hide_video, drop_text = torch.rand(2, generator=generator)
     return Draws(
         level=torch.rand(config.chunks, generator=generator),
-        video=torch.randn(config.num_latents - 1, config.channels, *config.grid, generator=generator),
+        video=torch.randn(
+            config.chunks, config.latents_per_chunk, config.channels, *config.grid, generator=generator
+        ),
         action=torch.randn(config.chunks, config.steps, config.action_width, generator=generator),
         state=torch.randn(config.chunks, config.state_features, generator=generator),
         hide_video=hide_video,

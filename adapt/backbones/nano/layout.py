@@ -3,7 +3,10 @@
 Latent frame 0 is alone; block b owns the latent frames after it, its actions and its state. A block that is predicted
 has noisy video, actions and a state; a block that serves as context has clean video. Parts that nothing looks at are
 left out: the last block's clean copy, and a noisy copy of frame 0, which DreamZero keeps (dreamzero.md 1.7).
-Does not know tensors' contents: samples without actions and hidden video are taken out of the mask in `model.py`.
+
+Predicted blocks never see each other and clean video sees only itself, so the model computes the clean part once and
+each block on its own against it (`clean_mask`, `block_mask`); a test holds that this loses nothing of `mask`.
+Samples without actions and hidden video are taken out of the masks in `attention.py`.
 """
 
 from dataclasses import dataclass
@@ -45,24 +48,17 @@ def sees(query: Segment, key: Segment) -> bool:
 
 @dataclass(frozen=True)
 class Layout:
-    """Which blocks are context, which are predicted, and where their tokens lie.
+    """Segments in their order, without gaps."""
 
-    Args:
-        context: clean blocks after the first frame.
-        blocks: the predicted blocks, ascending; each at most `context`, so that all of its past is there.
-    """
-
-    context: int
-    blocks: tuple[int, ...]
     segments: tuple[Segment, ...]
 
     def __len__(self) -> int:
         return self.segments[-1].stop
 
-    def span(self, kind: Kind) -> slice:
-        """Tokens of one kind; all of them are neighbours."""
-        of_kind = [segment for segment in self.segments if segment.kind == kind]
-        return slice(of_kind[0].start, of_kind[-1].stop)
+    @property
+    def num_clean(self) -> int:
+        """Clean tokens; they come first."""
+        return max(segment.stop for segment in self.segments if segment.kind == "clean")
 
     def mask(self) -> Tensor:
         """(L, L) bool, true where the row's token sees the column's."""
@@ -72,13 +68,18 @@ class Layout:
                 mask[query.start : query.stop, key.start : key.stop] = sees(query, key)
         return mask
 
-    def conditions(self) -> Tensor:
-        """(L,) index of each token's noise level among [clean, *blocks]; a state counts as clean."""
-        index = torch.zeros(len(self), dtype=torch.long)
-        for segment in self.segments:
-            if segment.kind in ("noisy", "action"):
-                index[segment.start : segment.stop] = 1 + self.blocks.index(segment.block)
-        return index
+    def clean_mask(self) -> Tensor:
+        """The mask among the clean tokens."""
+        return self.mask()[: self.num_clean, : self.num_clean]
+
+    def block_mask(self, block: int) -> Tensor:
+        """The mask from a predicted block's tokens (noisy, action, state) to the clean tokens and to themselves."""
+        own = self.tokens(block)
+        return self.mask()[own][:, torch.cat([torch.arange(self.num_clean), own])]
+
+    def tokens(self, block: int) -> Tensor:
+        """Indices of a predicted block's tokens: noisy video, actions, state."""
+        return torch.cat([torch.arange(s.start, s.stop) for s in self.segments if s.kind != "clean" and s.block == block])
 
 
 def training(config: NanoConfig) -> Layout:
@@ -102,4 +103,4 @@ def _layout(config: NanoConfig, *, context: int, blocks: tuple[int, ...]) -> Lay
     for kind, block, size in parts:
         segments.append(Segment(kind, block, start, start + size))
         start += size
-    return Layout(context, blocks, tuple(segments))
+    return Layout(tuple(segments))

@@ -1,58 +1,59 @@
-"""Acting: video and actions of the next chunk are denoised together, by Euler steps, from the same noise levels."""
+"""Acting: video and actions of the next chunk are denoised together, by Euler steps, at the same noise level.
+
+The context is computed once, whatever the number of steps and samples.
+"""
 
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from adapt.backbones.nano.batch import Batch
-from adapt.backbones.nano.layout import inference
-from adapt.backbones.nano.model import Inputs, NanoWAM
-from adapt.backbones.nano.objective import config_of, lean, state_features
+from adapt.backbones.nano.config import NanoConfig
+from adapt.backbones.nano.model import Context, Noisy, nano_of
+from adapt.backbones.nano.objective import lean, state_features
+
+# B batch, R samples of each, G latent frames per chunk, C latent channels, h w cells, K steps, A action
 
 
 @dataclass(frozen=True)
-class Noise:
-    """Where denoising starts: video (B, G, C, h, w) and action (B, K, A), standard normal."""
+class Chunk:
+    """Video (B, R, G, C, h, w) and action (B, R, K, A) of one chunk, normalised: the noise, or what became of it."""
 
     video: Tensor
     action: Tensor
 
 
-@dataclass(frozen=True)
-class Rollout:
-    """A predicted chunk, normalised: action (B, K, A), latents (B, G, C, h, w)."""
-
-    action: Tensor
-    latents: Tensor
-
-
-def noise_for(model: NanoWAM, batch_size: int, generator: torch.Generator) -> Noise:
-    """Noise for `act`; draw sample by sample with a generator each where it must not depend on the batch."""
-    config = config_of(model)
-    video = (batch_size, config.latents_per_chunk, config.channels, *config.grid)
-    action = (batch_size, config.steps, config.action_width)
-    return Noise(torch.randn(video, generator=generator), torch.randn(action, generator=generator))
+def noise_for(config: NanoConfig, generator: torch.Generator, *, batch: int, samples: int = 1) -> Chunk:
+    """Standard normal noise to start from."""
+    video = (batch, samples, config.latents_per_chunk, config.channels, *config.grid)
+    action = (batch, samples, config.steps, config.action_width)
+    return Chunk(torch.randn(video, generator=generator), torch.randn(action, generator=generator))
 
 
 @torch.no_grad()
-def act(model: NanoWAM, batch: Batch, *, denoise_steps: int, noise: Noise, hide_video: bool = False) -> Rollout:
-    """The chunk that follows the batch's latents: frame 0 and 0 to `chunks - 1` complete chunks of context."""
-    config = config_of(model)
-    context, rest = divmod(batch.latents.shape[1] - 1, config.latents_per_chunk)
-    assert rest == 0 and context < config.chunks, f"{batch.latents.shape[1]} latent frames are no context"
-    layout = inference(config, context=context)
-    levels = lean(torch.linspace(1, 0, denoise_steps + 1), config.shift)
-    video, action = noise.video, noise.action[:, None]
+def act(model: nn.Module, batch: Batch, *, denoise_steps: int, noise: Chunk, hide_video: bool = False) -> Chunk:
+    """The chunk after the batch's latents, which are frame 0 and 0 to `chunks - 1` complete chunks.
+
+    The mean over the samples axis is the better guess, one sample the honest draw.
+    """
+    nano = nano_of(model)
+    context = Context(batch.latents, batch.text)
+    past, rest = divmod(batch.latents.shape[1] - 1, nano.config.latents_per_chunk)
+    assert rest == 0 and past < nano.config.chunks, f"{batch.latents.shape[1]} latent frames are no context"
+    samples = noise.action.shape[1]
+    memory = nano.remember(context)
+    state = state_features(batch)[:, -1:].expand(-1, samples, -1)
+    levels = lean(torch.linspace(1, 0, denoise_steps + 1), nano.config.shift)
+    chunk = noise
     for level, next_level in zip(levels[:-1], levels[1:], strict=True):
-        clean_video, clean_action = model(
-            Inputs(
-                clean=batch.latents, video=video, action=action, level=level.expand(len(batch), 1),
-                state=state_features(batch)[:, -1:], text=batch.text, has_action=torch.ones_like(batch.has_action),
-                hide_video=torch.full_like(batch.has_action, hide_video),
-            ),
-            layout,
+        noisy = Noisy(
+            blocks=(past,) * samples, video=chunk.video, action=chunk.action,
+            level=level.expand(len(batch), samples), state=state,
+            has_action=torch.ones(len(batch), dtype=torch.bool),
+            hide_video=torch.full((len(batch),), hide_video),
         )
-        kept = next_level / level
-        video, action = clean_video + kept * (video - clean_video), clean_action + kept * (action - clean_action)
-    return Rollout(action[:, 0], video)
+        video, action = nano.predict(context, noisy, memory)
+        kept = next_level / level  # the Euler step along (x_t - x) / level, written without the division by 0
+        chunk = Chunk(torch.lerp(video, chunk.video, kept), torch.lerp(action, chunk.action, kept))
+    return chunk

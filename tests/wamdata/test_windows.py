@@ -1,0 +1,84 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from robots import episode, robot
+
+from schemas.episode import Text
+from schemas.recipe import Filters, TimeBase
+from wamdata.clips import Clip, cut_clip, keep_spans
+from wamdata.mapping import map_episode
+from wamdata.windows import cut_windows, on_time_base, window_starts
+
+BASE = TimeBase(chunk_s=0.4, video_fps=10, steps=4, chunks=2)  # 10 Hz rows, 9 rows a window
+
+
+def clip(rows: int = 20, **changes) -> Clip:
+    trajectory = map_episode(episode(rows, **changes), robot())
+    return cut_clip(trajectory, 0, rows, prefix="toy_e0")
+
+
+def test_every_row_that_leaves_a_whole_window_is_a_start() -> None:
+    cut = clip(20)
+    assert window_starts(cut, on_time_base(cut, robot(), BASE), BASE, stride=1) == list(range(20 - 9 + 1))
+
+
+@pytest.mark.parametrize(("rows", "count"), [(8, 0), (9, 1), (10, 2)])
+def test_a_window_needs_its_closing_row_and_no_more(rows: int, count: int) -> None:
+    cut = clip(rows)
+    assert len(window_starts(cut, on_time_base(cut, robot(), BASE), BASE, stride=1)) == count
+
+
+def test_a_window_holds_states_commands_and_history_of_the_right_rows() -> None:
+    cut = clip(20)
+    rows = on_time_base(cut, robot(), BASE)
+    window = next(cut_windows(cut, rows, [5], robot(), BASE))
+    degrees = np.rad2deg
+    assert degrees(window.state[:, 0]) == pytest.approx([5, 9], abs=1e-4)
+    assert degrees(window.action[:, :, 0]) == pytest.approx(np.array([[7, 8, 9, 10], [11, 12, 13, 14]]), abs=1e-4)
+    assert degrees(window.history[0, :, 0]) == pytest.approx([4, 3, 1, 0], abs=1e-4)  # 1, 2, 4, 8 rows before, clamped
+    assert degrees(window.last_action[0, 0]) == pytest.approx(6, abs=1e-4)
+    assert window.text == "wave" and window.id == "toy_e0_000000@000005x2"
+
+
+def test_before_the_first_row_the_last_command_is_to_stand_still() -> None:
+    cut = clip(20)
+    window = next(cut_windows(cut, on_time_base(cut, robot(), BASE), [0], robot(), BASE))
+    assert window.last_action[0] == pytest.approx(window.state[0])
+
+
+def test_no_window_crosses_a_change_of_instruction() -> None:
+    texts = (Text("wave", 0, 10**9), Text("bow", 10**9, 3 * 10**9))
+    cut = clip(20, texts=texts)
+    assert window_starts(cut, on_time_base(cut, robot(), BASE), BASE, stride=1) == [0, 1, 10, 11]
+
+
+def test_no_clip_crosses_a_bad_row_or_a_gap() -> None:
+    trajectory = map_episode(episode(40), robot())
+    valid = trajectory.state_valid.copy()
+    valid[10] = False
+    t_ns = trajectory.t_ns.copy()
+    t_ns[25:] += 2 * 10**9
+    holed = replace(trajectory, state_valid=valid, t_ns=t_ns)
+    assert keep_spans(holed, Filters(), max_clip_s=60) == [(0, 10), (11, 25), (25, 40)]
+
+
+def test_long_spans_are_cut_and_scraps_left_out() -> None:
+    trajectory = map_episode(episode(43), robot())
+    assert keep_spans(trajectory, Filters(), max_clip_s=2) == [(0, 20), (20, 40)]
+
+
+def test_another_rate_is_resampled_to_the_time_base() -> None:
+    fast = TimeBase(chunk_s=0.4, video_fps=10, steps=8, chunks=2)  # 20 Hz on a 10 Hz robot
+    cut = clip(20)
+    rows = on_time_base(cut, robot(), fast)
+    assert len(rows) == 39
+    assert np.rad2deg(rows.state[:5, 0]) == pytest.approx([0, 0.5, 1, 1.5, 2], abs=1e-4)
+
+
+def test_a_changed_robot_file_maps_the_clip_again_without_the_source() -> None:
+    radians = [{"name": "arm", "unit": "rad", "from": "state", "columns": [1]}]
+    changed = robot(state=radians, action=[])
+    again = clip(20).mapped_by(changed)
+    assert again.state.shape == (20, 1) and again.state[3, 0] == -3 and again.action.shape == (20, 0)
+    assert clip(20).mapped_by(robot()).embodiment_sha256 == robot().digest()
