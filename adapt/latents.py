@@ -54,16 +54,16 @@ def judged_windows(clips: Clips, time_base: TimeBase, *, split: Split, view_size
     """One window per chunk of every held-out clip, whose last chunk is to be predicted from the ones before."""
     for clip in clips.stream(split):
         rows = on_time_base(clip, clips.embodiment, time_base)
-        by_context: dict[int, list[int]] = {}
+        starts, chunks = [], []
         for anchor in judged_anchors(rows, time_base):
             context = min(anchor // time_base.steps, time_base.chunks - 1)
             start = anchor - context * time_base.steps
             if rows.valid[start : anchor + time_base.steps].all():
-                by_context.setdefault(context, []).append(start)
-        for context, starts in by_context.items():
-            yield from cut_windows(
-                clip, rows, starts, clips.embodiment, time_base, view_size=view_size, chunks=context + 1
-            )
+                starts.append(start)
+                chunks.append(context + 1)
+        yield from cut_windows(
+            clip, rows, starts, clips.embodiment, time_base, view_size=view_size, chunks=chunks
+        )
 
 
 def judged_anchors(rows: Rows, time_base: TimeBase) -> list[int]:

@@ -26,11 +26,12 @@ def evaluate(
 
     if (out / "report.json").exists():
         raise UsageError(f"{out}: holds a report already. Give a new --out.")
+    play = Shards.open(shards)
     folder = adapter / "adapter" / "export" if (adapter / "adapter" / "export").exists() else adapter
     with console.progress("judge", quiet=quiet or json) as bar:
         from adapt.judge import judge_adapter
 
-        report, html = judge_adapter(folder, Shards.open(shards), out, base=base, on_progress=bar)
+        report, html = judge_adapter(folder, play, out, base=base, on_progress=bar)
     if json:
         console.as_json(report.as_dict() | {"html": str(html)})
     else:

@@ -21,7 +21,6 @@ def export(
     import shutil
 
     from adapt.adapter import read_record
-    from adapt.export import load_adapter
     from schemas.errors import UsageError
 
     folder = run / "adapter" / "export" if (run / "adapter" / "export").exists() else run
@@ -29,6 +28,8 @@ def export(
     if out.exists():
         raise UsageError(f"{out}: exists already. Give a new --out.")
     if record.kind == "full" or base is not None:
+        from adapt.export import load_adapter
+
         load_adapter(folder, base)
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)

@@ -56,14 +56,15 @@ def parse(model: type[R], content: dict[str, Any], where: str) -> R:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        if problem["type"] != "extra_forbidden":
+        problems = error.errors(include_url=False)
+        unknown = [p for p in problems if p["type"] == "extra_forbidden"]  # first: a misspelt field is also missing
+        if not unknown:
             raise UsageError(f"{where}: {first_problem(error)}. Mend that field.") from None
-        *parents, key = problem["loc"]
+        *parents, key = unknown[0]["loc"]
         known = _field_names(model, parents)
         close = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
         hint = f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known)}."
-        path = ".".join(str(p) for p in problem["loc"])
+        path = ".".join(str(p) for p in unknown[0]["loc"])
         raise UsageError(f"{where}: unknown field {path!r}. {hint}") from None
 
 

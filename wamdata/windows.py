@@ -74,20 +74,20 @@ def cut_windows(
     time_base: TimeBase,
     *,
     view_size: tuple[int, int] | None = None,
-    chunks: int | None = None,
+    chunks: Sequence[int] | None = None,
 ) -> Iterator[Window]:
     """Windows at `starts`, decoding each needed frame of the clip once.
 
     Args:
         view_size: (height, width) of the decoded views; None keeps the source's.
-        chunks: fewer chunks than the time base's, as in inference with a short past.
+        chunks: chunks per window where they are fewer than the time base's, as in inference with a short past.
     """
-    count = chunks or time_base.chunks
-    frame_rows = np.arange(count * time_base.frames_per_chunk + 1) * time_base.steps / time_base.frames_per_chunk
-    at = {a: _frame_times(rows, a, frame_rows) for a in starts}
-    pixels, index = _decode(clip, embodiment, at, time_base, view_size)
-    for a in starts:
-        yield _window(clip, rows, a, embodiment, time_base, count, {c: pixels[c][index[c][a]] for c in pixels})
+    counts = chunks or [time_base.chunks] * len(starts)
+    times = [_frame_times(rows, a, count, time_base) for a, count in zip(starts, counts, strict=True)]
+    pixels, places = _decode(clip, embodiment, starts, times, time_base, view_size)
+    for at, (a, count) in enumerate(zip(starts, counts, strict=True)):
+        frames = {camera: pixels[camera][places[camera][at]] for camera in pixels}
+        yield _window(clip, rows, a, embodiment, time_base, count, frames)
 
 
 def _window(
@@ -126,10 +126,10 @@ def last_commands(rows: Rows, anchors: np.ndarray, embodiment: Embodiment) -> Fl
     return commands
 
 
-def _frame_times(rows: Rows, a: int, frame_rows: np.ndarray) -> Int64:
+def _frame_times(rows: Rows, a: int, chunks: int, time_base: TimeBase) -> Int64:
     """Times of a window's frames; between rows by the straight line, past the last row by the row period."""
+    at = a + np.arange(chunks * time_base.frames_per_chunk + 1) * time_base.steps / time_base.frames_per_chunk
     period = (rows.t_ns[-1] - rows.t_ns[0]) / max(len(rows) - 1, 1)
-    at = a + frame_rows
     inside = np.interp(at, np.arange(len(rows)), (rows.t_ns - rows.t_ns[0]).astype(np.float64))
     beyond = np.maximum(at - (len(rows) - 1), 0) * period
     return rows.t_ns[0] + np.round(inside + beyond).astype(np.int64)
@@ -138,29 +138,30 @@ def _frame_times(rows: Rows, a: int, frame_rows: np.ndarray) -> Int64:
 def _decode(
     clip: Clip,
     embodiment: Embodiment,
-    at: dict[int, Int64],
+    starts: Sequence[int],
+    times: Sequence[Int64],
     time_base: TimeBase,
     view_size: tuple[int, int] | None,
-) -> tuple[dict[str, np.ndarray], dict[str, dict[int, np.ndarray]]]:
+) -> tuple[dict[str, np.ndarray], dict[str, list[np.ndarray]]]:
     """Per camera: the distinct frames that the windows need, and per window the places of its frames among them."""
     pixels: dict[str, np.ndarray] = {}
-    index: dict[str, dict[int, np.ndarray]] = {}
+    places: dict[str, list[np.ndarray]] = {}
     for camera in embodiment.model_cameras:
         meta, pts = clip.meta.cameras[camera.key], clip.pts_ns[camera.key]
-        chosen = {a: nearest(pts, t) for a, t in at.items()}
-        for a, frames in chosen.items():
-            off = np.abs(pts[frames] - at[a]).max() / 1e9
+        chosen = [nearest(pts, t) for t in times]
+        for a, frames, wanted in zip(starts, chosen, times, strict=True):
+            off = np.abs(pts[frames] - wanted).max() / 1e9
             if off > 1 / time_base.video_fps:
                 raise DataError(
                     f"{clip.key}: camera {camera.key!r} has no frame within {1 / time_base.video_fps:.2f} s of "
                     f"window {a} (nearest {off:.2f} s). Lower max_gap_s so that the hole is cut out."
                 )
-        needed = np.unique(np.concatenate(list(chosen.values()))) if chosen else np.zeros(0, np.int64)
+        needed = np.unique(np.concatenate(chosen)) if chosen else np.zeros(0, np.int64)
         pixels[camera.key] = read_frames(
             clip.videos[camera.key], meta.first_frame + needed, size=view_size, rotate=meta.rotate
         )
-        index[camera.key] = {a: np.searchsorted(needed, frames) for a, frames in chosen.items()}
-    return pixels, index
+        places[camera.key] = [np.searchsorted(needed, frames) for frames in chosen]
+    return pixels, places
 
 
 def _resampled(t_ns: Int64, values: Float32, components: tuple, grid: Int64) -> Float32:

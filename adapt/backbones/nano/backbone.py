@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from adapt.backbones.base import Latents, Prediction
 from adapt.backbones.nano.autoencoder import Autoencoder, AutoencoderFit
 from adapt.backbones.nano.batch import Batch, Draws, draws_for
-from adapt.backbones.nano.canvas import tile, view_size
+from adapt.backbones.nano.canvas import canvas_for, grid, tile
 from adapt.backbones.nano.config import NanoConfig
 from adapt.backbones.nano.model import HEAD_MODULES, LORA_TARGETS, build
 from adapt.backbones.nano.normalizer import Normalizer
@@ -64,7 +64,7 @@ class NanoBackbone:
         fit = AutoencoderFit(patch=config.patch, group=config.group)
         windows = 0
         for clips in videos:
-            size = view_size(len(clips.embodiment.model_cameras), config.canvas)
+            size = _view_size(clips.embodiment, config)
             stride = recipe.time_base.window_rows - 1  # neighbours share one frame: every frame counts about once
             for window in training_windows(clips, recipe.time_base, stride=stride, view_size=size):
                 fit.add(torch.from_numpy(_canvas(window, clips.embodiment, config))[None])
@@ -103,7 +103,7 @@ class NanoBackbone:
 
     def view_size(self, robot: Embodiment) -> tuple[int, int]:
         """(height, width) to which each view is decoded."""
-        return view_size(len(robot.model_cameras), self.config.canvas)
+        return _view_size(robot, self.config)
 
     def canvas(self, window: Window, robot: Embodiment) -> np.ndarray:
         return _canvas(window, robot, self.config)
@@ -257,13 +257,19 @@ def _config(robot: Embodiment, recipe: AdaptRecipe) -> NanoConfig:
         chunks=time_base.chunks,
         steps=time_base.steps,
         frames_per_chunk=time_base.frames_per_chunk,
+        canvas=canvas_for(len(robot.model_cameras)),
         lags=len(HISTORY_LAGS) if "velocity" in recipe.derived_state else 0,
         last_command="last_command" in recipe.derived_state,
     )
 
 
 def _canvas(window: Window, robot: Embodiment, config: NanoConfig) -> np.ndarray:
-    return tile([window.frames[c.key] for c in robot.model_cameras], config.canvas)
+    return tile({c.key: window.frames[c.key] for c in robot.model_cameras}, config.canvas).numpy()
+
+
+def _view_size(robot: Embodiment, config: NanoConfig) -> tuple[int, int]:
+    rows, columns = grid(len(robot.model_cameras))
+    return config.canvas[0] // rows, config.canvas[1] // columns
 
 
 def _normalizer(play: Clips, time_base: TimeBase) -> Normalizer:

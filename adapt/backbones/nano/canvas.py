@@ -1,35 +1,45 @@
-"""The picture nano sees: one view fills the canvas, two to four are tiled two to a row, in the embodiment's order.
+"""One small picture per instant from any number of cameras.
 
-Aspect ratios are not kept. Empty places stay black.
+The views fill equal tiles of the canvas, row by row in the order given; a view is stretched to its tile, and a tile
+without a view stays black. Resizing averages areas, so a small tile does not flicker.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
-
-Frames = NDArray[np.uint8]
-
-
-def view_size(views: int, canvas: tuple[int, int]) -> tuple[int, int]:
-    """(height, width) of each view on a canvas."""
-    rows, columns = _grid(views)
-    return canvas[0] // rows, canvas[1] // columns
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 
-def tile(views: Sequence[Frames], canvas: tuple[int, int]) -> Frames:
-    """Views (F, h, w, 3) of `view_size` each as (F, H, W, 3)."""
-    height, width = view_size(len(views), canvas)
-    _, columns = _grid(len(views))
-    picture = np.zeros((len(views[0]), *canvas, 3), np.uint8)
-    for at, view in enumerate(views):
-        assert view.shape[1:] == (height, width, 3), f"view is {view.shape[1:]}, wanted {(height, width, 3)}"
-        top, left = at // columns * height, at % columns * width
-        picture[:, top : top + height, left : left + width] = view
+def tile(views: Mapping[str, np.ndarray], canvas: tuple[int, int]) -> Tensor:
+    """Views (F, H, W, 3) uint8, all of F frames, as one (F, *canvas, 3) uint8."""
+    counts = {name: len(frames) for name, frames in views.items()}
+    assert len(set(counts.values())) == 1, f"views differ in their number of frames: {counts}"
+    rows, columns = grid(len(views))
+    height, width = canvas[0] // rows, canvas[1] // columns
+    picture = torch.zeros(next(iter(counts.values())), *canvas, 3, dtype=torch.uint8)
+    for i, frames in enumerate(views.values()):
+        top, left = i // columns * height, i % columns * width
+        picture[:, top : top + height, left : left + width] = _resize(frames, height, width)
     return picture
 
 
-def _grid(views: int) -> tuple[int, int]:
-    """(rows, columns) of the tiling."""
-    assert 1 <= views <= 4, f"nano tiles one to four views, not {views}"
-    return (1 if views <= 2 else 2), (1 if views == 1 else 2)
+def grid(num_views: int) -> tuple[int, int]:
+    """(rows, columns) of tiles: one above the other for two views, then nearly square."""
+    columns = 1 if num_views <= 2 else math.ceil(math.sqrt(num_views))
+    return -(-num_views // columns), columns
+
+
+def canvas_for(num_views: int) -> tuple[int, int]:
+    """A (height, width) with 20 tokens for one view, 24 for two to four, by the default patch sizes."""
+    return (64, 80) if num_views == 1 else (96, 64) if num_views == 2 else (64, 96)
+
+
+def _resize(frames: np.ndarray, height: int, width: int) -> Tensor:
+    resized = []
+    for start in range(0, len(frames), 16):  # few at a time: float frames of a long video would fill the memory
+        part = torch.from_numpy(np.array(frames[start : start + 16])).permute(0, 3, 1, 2).float()
+        resized.append(F.interpolate(part, size=(height, width), mode="area").round().to(torch.uint8))
+    return torch.cat(resized).permute(0, 2, 3, 1)

@@ -1,6 +1,6 @@
-"""Instructions as numbers without a vocabulary or a download: every word has a fixed random direction.
+"""An instruction as a fixed vector: hashed words and word pairs. No vocabulary, nothing learned, nothing downloaded.
 
-Does not know meaning: "cup" and "mug" are as far apart as any two words. Enough to tell instructions apart.
+Equal words give equal parts of the vector in any process; it does not know that two words mean the same.
 """
 
 import hashlib
@@ -11,14 +11,12 @@ from torch import Tensor
 
 
 def embed(text: str, width: int) -> Tensor:
-    """(width,) of unit length; all zero for a text without words, which the model reads as its null token."""
+    """(width,) of length 1; all zero for a text without words, which the model takes for no text."""
     words = re.findall(r"\w+", text.lower())
-    if not words:
-        return torch.zeros(width)
-    total = torch.stack([_direction(w, width) for w in words]).sum(0)
-    return total / total.norm().clamp_min(1e-6)
-
-
-def _direction(word: str, width: int) -> Tensor:
-    seed = int.from_bytes(hashlib.sha256(word.encode()).digest()[:8], "little") >> 1
-    return torch.randn(width, generator=torch.Generator().manual_seed(seed))
+    vector = torch.zeros(width)
+    for term in words + [" ".join(pair) for pair in zip(words, words[1:], strict=False)]:
+        digest = hashlib.sha256(term.encode()).digest()
+        vector[int.from_bytes(digest[:4], "little") % width] += 1.0 if digest[4] % 2 else -1.0
+    if words and not vector.any():
+        vector[0] = 1.0  # terms that cancel out are still a text
+    return vector / vector.norm().clamp_min(1e-6)
