@@ -64,7 +64,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     parameters = trainable(model)
     names: dict[Tensor, str] = {p: n for n, p in parameters.items()}
-    optimizer = torch.optim.AdamW(_groups(parameters, recipe), betas=(0.9, 0.95))
+    optimizer = torch.optim.AdamW(_groups(parameters, recipe), betas=(0.9, 0.99))
     average = {n: p.detach().clone() for n, p in parameters.items()}
     first, curves, average = _resume(folder, model, optimizer, names, average)
     held = _HeldOut(backbone, val, recipe)

@@ -68,12 +68,18 @@ class IngestState(Record):
 
     recipe_sha256: str
     embodiment_sha256: str
+    cameras: tuple[tuple[str, str], ...]
     sources: dict[str, str]
     readers: dict[str, int]
 
-    def difference(self, other: "IngestState") -> str | None:
-        """Which input differs, in words, or None."""
-        if self.embodiment_sha256 != other.embodiment_sha256:
+    def difference(self, other: "IngestState", *, complete: bool) -> str | None:
+        """Which input differs, in words, or None.
+
+        Complete shards hold the raw streams, so an edited robot file with the same cameras is mapped again at load.
+        """
+        if self.cameras != other.cameras:
+            return "the robot's cameras"
+        if self.embodiment_sha256 != other.embodiment_sha256 and not complete:
             return "the robot's YAML"
         if self.recipe_sha256 != other.recipe_sha256:
             return "the recipe"
@@ -140,7 +146,11 @@ def ingest_state(recipe: IngestRecipe, embodiment: Embodiment) -> IngestState:
     readers = {m.NAME: m.VERSION for m in (detect_reader(Path(s), recipe.reader) for s in recipe.sources)}
     named = recipe.model_dump(mode="json", exclude={"sources", "robot"})
     return IngestState(
-        recipe_sha256=sha256_of(named), embodiment_sha256=embodiment.digest(), sources=sources, readers=readers
+        recipe_sha256=sha256_of(named),
+        embodiment_sha256=embodiment.digest(),
+        cameras=tuple((c.key, c.source) for c in embodiment.model_cameras),
+        sources=sources,
+        readers=readers,
     )
 
 
@@ -308,7 +318,7 @@ def _refuse_other(out: Path, state: IngestState, recipe: IngestRecipe) -> None:
             raise UsageError(f"{out}: holds {strangers[0]!r} and is no ingest of ours. Give an empty or new folder.")
         return
     before = IngestState.read_json(out / STATE)
-    what = before.difference(state)
+    what = before.difference(state, complete=(out / MANIFEST).exists())
     if what is None:
         return
     field = _changed_field(out, recipe) if what == "the recipe" else ""

@@ -74,7 +74,7 @@ class NanoBackbone:
             raise DataError("no training clip is as long as one window, so nothing can be fitted. See `wam plan`.")
         autoencoder = fit.finish(static_channels=config.static_channels, motion_channels=config.motion_channels)
         about = f"{windows} windows of the training part" + (" and of the action-free video" if len(videos) > 1 else "")
-        return cls(config, recipe.time_base, autoencoder, _normalizer(play, recipe.time_base), about)
+        return cls(config, recipe.time_base, autoencoder, _normalizer(play, recipe.time_base, config), about)
 
     def for_robot(self, play: Clips, recipe: AdaptRecipe) -> "NanoBackbone":
         """The same encoders and trunk for another robot: its widths and normalisation, fitted on its training part."""
@@ -88,7 +88,7 @@ class NanoBackbone:
         )
         if self.time_base != recipe.time_base:
             raise DataError("the base was trained on another time base. Give the same chunk_s and video_fps.")
-        return replace(self, config=config, normalizer=_normalizer(play, recipe.time_base))
+        return replace(self, config=config, normalizer=_normalizer(play, recipe.time_base, config))
 
     @property
     def about(self) -> str:
@@ -252,8 +252,8 @@ class NanoBackbone:
 def _config(robot: Embodiment, recipe: AdaptRecipe) -> NanoConfig:
     time_base = recipe.time_base
     return NanoConfig(
-        state_width=robot.state_width,
-        action_width=robot.action_width,
+        state_width=robot.state_width or 1,  # video alone: one masked column, so that no layer is empty
+        action_width=robot.action_width or 1,
         chunks=time_base.chunks,
         steps=time_base.steps,
         frames_per_chunk=time_base.frames_per_chunk,
@@ -272,8 +272,10 @@ def _view_size(robot: Embodiment, config: NanoConfig) -> tuple[int, int]:
     return config.canvas[0] // rows, config.canvas[1] // columns
 
 
-def _normalizer(play: Clips, time_base: TimeBase) -> Normalizer:
+def _normalizer(play: Clips, time_base: TimeBase, config: NanoConfig) -> Normalizer:
     """From every whole chunk of the training part, whatever the stride of the training windows."""
+    if play.embodiment.is_action_free:
+        return _identity(config, len(HISTORY_LAGS))
     state, history, action = [], [], []
     for clip in play.stream("train"):
         rows = on_time_base(clip, play.embodiment, time_base)
@@ -294,6 +296,18 @@ def _normalizer(play: Clips, time_base: TimeBase) -> Normalizer:
         action=action,
         action_valid=torch.ones(action.shape[:2], dtype=torch.bool),
         relative_columns=torch.tensor(play.embodiment.relative_columns(), dtype=torch.int64),
+    )
+
+
+def _identity(config: NanoConfig, lags: int) -> Normalizer:
+    """For video alone: nothing is normalised, everything is masked."""
+    return Normalizer(
+        state_mean=torch.zeros(config.state_width),
+        state_scale=torch.ones(config.state_width),
+        history_scale=torch.ones(lags, config.state_width),
+        action_mean=torch.zeros(config.action_width),
+        action_scale=torch.ones(config.steps, config.action_width),
+        relative_columns=torch.full((config.action_width,), -1),
     )
 
 

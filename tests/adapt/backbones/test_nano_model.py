@@ -12,7 +12,7 @@ from adapt.backbones.nano.config import NanoConfig, tiny
 from adapt.backbones.nano.model import Context, NanoWAM, Noisy, build
 from adapt.backbones.nano.objective import noised
 
-CONFIG = tiny()
+CONFIG = replace(tiny(), hide_video=0.0)
 LEVEL = torch.tensor([[0.9, 0.5, 0.7], [0.3, 1.0, 0.6]])
 
 

@@ -12,7 +12,7 @@ from adapt.backbones.nano.config import NanoConfig, tiny
 from adapt.backbones.nano.model import HEAD_MODULES, LORA_TARGETS, build
 from adapt.backbones.nano.objective import lean, loss, noised
 from adapt.backbones.nano.policy import Chunk, act, noise_for
-from tests.adapt.backbones.test_nano_model import awake, random_batch, random_draws
+from test_nano_model import awake, random_batch, random_draws
 
 CONFIG = replace(tiny(), state_noise=0.0, hide_video=0.0, text_dropout=0.0)
 

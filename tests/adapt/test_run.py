@@ -1,0 +1,223 @@
+"""Whole runs, small: from shards to a report and an adapter, with a second robot, with video alone, with LoRA."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from robots import tree_hash
+from safetensors.torch import load_file
+
+from adapt.adapter import FULL, read_record
+from adapt.export import load_adapter
+from adapt.fingerprint import base_fingerprint
+from adapt.latents import load_latents
+from adapt.lora import base_tensors
+from adapt.run import Shards, adapt
+from schemas.errors import DataError, UsageError
+from schemas.recipe import AdaptRecipe, IngestRecipe, Lora
+from wamdata.ingest import ingest
+
+ROOT = Path(__file__).resolve().parents[2]
+ARM = ROOT / "tests/data/synthetic_arm.yaml"
+SMALL = {"steps": 4, "batch": 2, "eval_every": 2, "save_every": 2, "denoise_steps": 1, "samples": 2, "window_stride_s": 0.8}
+
+
+def recipe(**changes) -> AdaptRecipe:
+    return AdaptRecipe(play="shards", **{**SMALL, **changes})
+
+
+@pytest.fixture(scope="module")
+def arm_shards(lerobot_v3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The second robot: a LeRobot v3.0 set written by lerobot, read with nothing but its own YAML."""
+    out = tmp_path_factory.mktemp("arm") / "shards"
+    ingest(IngestRecipe(sources=(str(lerobot_v3),), robot=str(ARM)), out, executor="local")
+    return out
+
+
+@pytest.fixture(scope="module")
+def arm_run(arm_shards: Path, droid_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the second robot with action-free video beside it."""
+    run = tmp_path_factory.mktemp("run") / "arm"
+    adapt(run, recipe(), Shards.open(arm_shards), Shards.open(droid_shards), command="wam adapt ...")
+    return run
+
+
+def test_a_run_leaves_a_report_and_an_adapter_that_says_what_it_is(arm_run: Path) -> None:
+    report = json.loads((arm_run / "eval/report.json").read_text())
+    assert report["verdict"] in ("OFFLINE PASS", "FAIL") and "no pretrained base" in report["base"]
+    assert {"model", "mean_of_2", "without_video", "stand_still", "last_command", "mean", "ridge"} <= set(report["action"]["error"])
+    assert set(report["video"]["psnr"]) == {"model", "copy_last", "ceiling"}
+    assert any("joint velocity" in i for i in report["information"])
+    split = report["split"]
+    assert not set(split["train"]["episodes"]) & set(split["test"]["episodes"])
+    record = read_record(arm_run / "adapter/export")
+    assert record.kind == "full" and record.robot == "synthetic_arm" and "Load it with" in (
+        arm_run / "adapter/export/README.md"
+    ).read_text()
+
+
+def test_a_finished_run_is_recognised_without_torch_peft_or_ray(arm_run: Path, arm_shards: Path, droid_shards: Path) -> None:
+    before = tree_hash(arm_run)
+    settings = {k: v for k, v in SMALL.items()}
+    code = (
+        "import sys, time\nfrom pathlib import Path\nt = time.perf_counter()\n"
+        "from adapt.run import Shards, adapt\nfrom schemas.recipe import AdaptRecipe\n"
+        f"r = AdaptRecipe(play='shards', **{settings!r})\n"
+        f"adapt(Path({str(arm_run)!r}), r, Shards.open(Path({str(arm_shards)!r})), Shards.open(Path({str(droid_shards)!r})), command='')\n"
+        "print([m for m in ('torch', 'peft', 'ray', 'webdataset') if m in sys.modules], time.perf_counter() - t)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment).stdout
+    modules, seconds = told.strip().rsplit(" ", 1)
+    assert modules == "[]" and float(seconds) < 5
+    assert tree_hash(arm_run) == before
+
+
+def test_another_recipe_is_refused_with_the_field(arm_run: Path, arm_shards: Path, droid_shards: Path) -> None:
+    with pytest.raises(UsageError, match=r"lr was 0\.001, is now 0\.002"):
+        adapt(arm_run, recipe(lr=0.002), Shards.open(arm_shards), Shards.open(droid_shards), command="")
+    with pytest.raises(UsageError, match="video was"):
+        adapt(arm_run, recipe(), Shards.open(arm_shards), None, command="")
+
+
+def test_an_exported_adapter_acts_like_the_trained_model(arm_run: Path) -> None:
+    backbone, model, robot, _ = load_adapter(arm_run / "adapter/export")
+    test = load_latents(arm_run / "latents/test.tar")
+    served = backbone.act(model, test, denoise_steps=1, draws=1, seed=0)
+    trained = backbone.build(seed=0)
+    weights = load_file(arm_run / "train/best.safetensors")
+    trained.load_state_dict(weights)
+    trained.eval()
+    assert np.array_equal(served.action, backbone.act(trained, test, denoise_steps=1, draws=1, seed=0).action)
+    assert robot.name == "synthetic_arm" and robot.action_width == 7
+
+
+def test_predictions_do_not_depend_on_how_samples_are_batched(arm_run: Path) -> None:
+    backbone, model, _, _ = load_adapter(arm_run / "adapter/export")
+    test = load_latents(arm_run / "latents/test.tar")
+    together = backbone.act(model, test, denoise_steps=2, draws=2, seed=0).action
+    alone = np.concatenate([backbone.act(model, [s], denoise_steps=2, draws=2, seed=0).action for s in test[::-1]])[::-1]
+    assert np.abs(together - alone).max() < 1e-5
+
+
+def test_a_damaged_adapter_is_refused(arm_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(arm_run / "adapter/export", tmp_path / "a")
+    content = bytearray((tmp_path / "a" / FULL).read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "a" / FULL).write_bytes(content)
+    with pytest.raises(DataError, match="content differs from its sha256"):
+        load_adapter(tmp_path / "a")
+
+
+def test_lora_on_a_full_adapter_trains_exports_loads_and_refuses_another_base(
+    arm_run: Path, arm_shards: Path, tmp_path: Path
+) -> None:
+    base = arm_run / "adapter/export"
+    settings = recipe(base=str(base), lora=Lora(rank=4, alpha=4))
+    result = adapt(tmp_path / "lora", settings, Shards.open(arm_shards), None, command="")
+    assert "base" in result.report.action.error and result.report.training.trainable_parameters < 400_000
+    files = {p.name for p in result.adapter.iterdir()}
+    assert {"adapter_model.safetensors", "adapter_config.json", "embodiment.yaml", "statistics.json"} <= files
+    assert FULL not in files
+    backbone, model, _, record = load_adapter(result.adapter, base)
+    frozen = {n: t for n, t in base_tensors(model).items() if not n.startswith(backbone.head_modules)}
+    original = load_file(base / FULL)
+    assert all(torch.equal(frozen[n], original[n]) for n in frozen)
+    assert record.base_sha256 == base_fingerprint(original)
+    test = load_latents(tmp_path / "lora/latents/test.tar")
+    assert np.isfinite(backbone.act(model, test, denoise_steps=1, draws=1, seed=0).action).all()
+    with pytest.raises(UsageError, match="Give its base"):
+        load_adapter(result.adapter)
+    other = adapt(tmp_path / "other", recipe(seed=1), Shards.open(arm_shards), None, command="").adapter
+    with pytest.raises(DataError, match="is not the base of this adapter"):
+        load_adapter(result.adapter, other)
+    with pytest.raises(UsageError, match="which is no base"):
+        adapt(tmp_path / "again", recipe(base=str(result.adapter)), Shards.open(arm_shards), None, command="")
+
+
+def test_video_alone_trains_and_never_gets_a_verdict_on_actions(droid_shards: Path, tmp_path: Path) -> None:
+    result = adapt(tmp_path / "v", recipe(), Shards.open(droid_shards), None, command="")
+    assert result.report.verdict == "NO ACTION VERDICT" and result.report.action is None
+    assert result.report.video is not None and "no controller" in result.report.reason
+
+
+def test_an_edited_robot_file_is_mapped_at_load_without_ingesting_again(
+    arm_shards: Path, lerobot_v3: Path, tmp_path: Path
+) -> None:
+    from schemas.embodiment import load_embodiment
+
+    edited = tmp_path / "edited.yaml"
+    edited.write_text(ARM.read_text().replace("open: 100, closed: 0", "open: 0, closed: 100"))
+    ingest(IngestRecipe(sources=(str(lerobot_v3),), robot=str(ARM)), tmp_path / "shards", executor="local")
+    before = tree_hash(tmp_path / "shards")
+    ingest(IngestRecipe(sources=(str(lerobot_v3),), robot=str(edited)), tmp_path / "shards", executor="local")
+    assert tree_hash(tmp_path / "shards") == before
+    play = Shards.open(tmp_path / "shards", load_embodiment(str(edited)))
+    adapt(tmp_path / "run", recipe(), play, None, command="")
+    adapt(tmp_path / "plain", recipe(), Shards.open(arm_shards), None, command="")
+    turned = load_latents(tmp_path / "run/latents/train.tar")[0]
+    plain = load_latents(tmp_path / "plain/latents/train.tar")[0]
+    assert np.allclose(turned.state[:, 6], 1 - plain.state[:, 6], atol=1e-5)
+    assert np.array_equal(turned.state[:, :6], plain.state[:, :6])
+
+
+def test_a_killed_and_resumed_training_ends_with_equal_weights(arm_shards: Path, tmp_path: Path) -> None:
+    settings = {**SMALL, "steps": 8}
+    code = (
+        "import os, signal, sys\nfrom pathlib import Path\nimport torch\ntorch.set_num_threads(1)\n"
+        "from adapt.run import Shards, Watch, adapt\nfrom schemas.recipe import AdaptRecipe\n"
+        "stop = int(sys.argv[2])\n"
+        "def progress(label, done, total, words):\n"
+        "    if label == 'train' and done == stop: os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"adapt(Path(sys.argv[1]), AdaptRecipe(play='shards', **{settings!r}), Shards.open(Path({str(arm_shards)!r})), None,"
+        " command='', watch=Watch(progress=progress))\n"
+    )
+
+    def run(folder: str, stop: int) -> int:
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        return subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / folder), str(stop)], check=False, env=environment
+        ).returncode
+
+    assert run("cut", 3) == -signal.SIGKILL and run("cut", 7) == -signal.SIGKILL
+    assert run("cut", 0) == 0 and run("whole", 0) == 0
+    cut, whole = (load_file(tmp_path / f / "train/step-000008/model.safetensors") for f in ("cut", "whole"))
+    assert all(torch.equal(cut[n], whole[n]) for n in whole)
+    curves = [json.loads((tmp_path / f / "train/curves.json").read_text()) for f in ("cut", "whole")]
+    assert curves[0]["loss"] == curves[1]["loss"] and curves[0]["val_error"] == curves[1]["val_error"]
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(tmp_path: Path) -> None:
+    from adapt import checkpoint
+
+    layer = torch.nn.Linear(3, 3)
+    optimizer = torch.optim.AdamW(layer.parameters())
+    layer(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    names = {p: n for n, p in layer.named_parameters()}
+    tensors = {f"weight.{n}": p for n, p in layer.named_parameters()}
+    for step in (10, 20):
+        checkpoint.save(tmp_path, step, tensors, optimizer, names, {})
+    damaged = tmp_path / "step-000020/model.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-4])
+    (tmp_path / "step-000030.partial").mkdir()
+    path, record = checkpoint.newest(tmp_path)
+    assert path.name == "step-000010" and record.step == 10
+    assert (tmp_path / "step-000020.broken").exists()
+    again = torch.optim.AdamW(layer.parameters())
+    checkpoint.load_optimizer(path, again, names)
+    assert all(torch.equal(again.state[p][k], optimizer.state[p][k]) for p in names for k in ("exp_avg", "exp_avg_sq", "step"))
+
+
+def test_too_short_episodes_are_told_not_crashed_on(lerobot_v3: Path, tmp_path: Path) -> None:
+    short = IngestRecipe(sources=(str(lerobot_v3),), robot=str(ARM), max_clip_s=2)
+    ingest(short, tmp_path / "shards", executor="local")
+    with pytest.raises(DataError, match="as long as one window"):
+        adapt(tmp_path / "run", recipe(), Shards.open(tmp_path / "shards"), None, command="")
