@@ -127,7 +127,9 @@ def _examples(
     return tuple(shown)
 
 
-def _video(backbone: Backbone, samples: Sequence[Latents], prediction) -> tuple[VideoScore, dict[str, bytes], np.ndarray]:
+def _video(
+    backbone: Backbone, samples: Sequence[Latents], prediction
+) -> tuple[VideoScore, dict[str, bytes], np.ndarray]:
     """Predicted frames against recorded ones, chunk after chunk, each chunk from the true past."""
     per_chunk = 1 + backbone.time_base.frames_per_chunk
     truth = np.stack([s.frames[-per_chunk + 1 :] for s in samples])
@@ -162,5 +164,3 @@ def _enlarged(frames: np.ndarray, height: int = SCALE_TO) -> np.ndarray:
     """Whole-number enlargement, so that what the model sees is what is shown."""
     times = max(1, height // frames.shape[1])
     return frames.repeat(times, axis=1).repeat(times, axis=2)
-
-

@@ -20,4 +20,3 @@ def base_fingerprint(tensors: Mapping[str, Tensor]) -> str:
             total.update(content[:EDGE_BYTES].tobytes())
             total.update(content[max(EDGE_BYTES, len(content) - EDGE_BYTES) :].tobytes())
     return total.hexdigest()
-

@@ -58,6 +58,9 @@ def judge_adapter(
         training=None,
         rejects={},
         notes=("judged again by `wam eval`; whether these episodes were trained on is not known here",),
-        provenance={"adapter weights": record.weights_sha256[:16], "source fingerprint": shards.manifest.fingerprint[:16]},
+        provenance={
+            "adapter weights": record.weights_sha256[:16],
+            "source fingerprint": shards.manifest.fingerprint[:16],
+        },
     )
     return report, write_report(out, report, judged.figures)

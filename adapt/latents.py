@@ -42,7 +42,9 @@ class Clips:
         return stream_clips(self.folder, self.manifest, split=split, embodiment=self.embodiment)
 
 
-def training_windows(clips: Clips, time_base: TimeBase, *, stride: int, view_size, split: Split | None = "train") -> Iterator[Window]:
+def training_windows(
+    clips: Clips, time_base: TimeBase, *, stride: int, view_size, split: Split | None = "train"
+) -> Iterator[Window]:
     """Whole windows every `stride` rows, clip after clip."""
     for clip in clips.stream(split):
         rows = on_time_base(clip, clips.embodiment, time_base)
@@ -61,9 +63,7 @@ def judged_windows(clips: Clips, time_base: TimeBase, *, split: Split, view_size
             if rows.valid[start : anchor + time_base.steps].all():
                 starts.append(start)
                 chunks.append(context + 1)
-        yield from cut_windows(
-            clip, rows, starts, clips.embodiment, time_base, view_size=view_size, chunks=chunks
-        )
+        yield from cut_windows(clip, rows, starts, clips.embodiment, time_base, view_size=view_size, chunks=chunks)
 
 
 def judged_anchors(rows: Rows, time_base: TimeBase) -> list[int]:

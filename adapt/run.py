@@ -149,7 +149,12 @@ class _Work:
 
     def finish(self) -> None:
         write_yaml(self.run / RECIPE, self.recipe)
-        for name, work in ((LATENTS, self._latents), (TRAIN, self._train), (EVAL, self._judge), (ADAPTER, self._export)):
+        for name, work in (
+            (LATENTS, self._latents),
+            (TRAIN, self._train),
+            (EVAL, self._judge),
+            (ADAPTER, self._export),
+        ):
             self.watch.stage(name, self.done[name] is not None)
             if self.done[name] is None:
                 (self.run / name).mkdir(parents=True, exist_ok=True)
@@ -189,7 +194,9 @@ class _Work:
         self.watch.progress("encode", total, total, "windows")
         if not counts["train"] + counts.get("video", 0):
             need = self.time_base.window_rows / self.time_base.action_hz
-            raise DataError(f"no training clip holds a whole window of {need:.1f} s. Log longer episodes or lower chunk_s.")
+            raise DataError(
+                f"no training clip holds a whole window of {need:.1f} s. Log longer episodes or lower chunk_s."
+            )
         return {"windows": counts, "encoder_sha256": backbone.fingerprint}
 
     def _backbone(self):

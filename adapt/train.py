@@ -84,7 +84,9 @@ def train(
         done = step + 1
         loss = float(losses["loss"].detach())
         if not math.isfinite(loss):
-            raise DataError(f"loss is {loss} at step {done}. Lower lr (now {recipe.lr:g}), or run `wam check` on the data.")
+            raise DataError(
+                f"loss is {loss} at step {done}. Lower lr (now {recipe.lr:g}), or run `wam check` on the data."
+            )
         last = done == recipe.steps
         points = (CurvePoint(step=done, value=loss),)
         curves = curves.model_copy(update={"loss": curves.loss + points})
@@ -223,7 +225,11 @@ def _save(
 
 
 def _resume(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, names: dict[Tensor, str], average: dict[str, Tensor]
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    names: dict[Tensor, str],
+    average: dict[str, Tensor],
 ) -> tuple[int, Curves, dict[str, Tensor]]:
     found = checkpoint.newest(folder)
     if found is None:

@@ -13,8 +13,12 @@ from cli import console
 def adapt(
     sources: Annotated[list[Path], typer.Argument(help="Robot logs, or a folder of shards.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Run folder; finished or resumed if it exists.")],
-    robot: Annotated[str | None, typer.Option(help="Built-in robot or YAML file. Default: drafted from the data.")] = None,
-    video: Annotated[Path | None, typer.Option(help="Action-free videos (or their shards) to train on as well.")] = None,
+    robot: Annotated[
+        str | None, typer.Option(help="Built-in robot or YAML file. Default: drafted from the data.")
+    ] = None,
+    video: Annotated[
+        Path | None, typer.Option(help="Action-free videos (or their shards) to train on as well.")
+    ] = None,
     video_task: Annotated[str | None, typer.Option(help="Instruction for the action-free videos.")] = None,
     task: Annotated[str | None, typer.Option(help="Instruction for every episode, in place of the log's.")] = None,
     backbone: Annotated[str, typer.Option(help="nano.")] = "nano",
@@ -83,7 +87,9 @@ def print_result(result) -> None:
         rows = [[name.replace("_", " "), f"{error:.4f}"] for name, error in report.action.error.items()]
         console.table(rows, [unit, ""], right=(1,))
     if report.video:
-        console.out("video PSNR: " + ", ".join(f"{n.replace('_', ' ')} {v:.1f} dB" for n, v in report.video.psnr.items()))
+        console.out(
+            "video PSNR: " + ", ".join(f"{n.replace('_', ' ')} {v:.1f} dB" for n, v in report.video.psnr.items())
+        )
     console.out("offline only: this says nothing about a robot in the loop")
     console.out(f"report:  {result.html}")
     console.out(f"adapter: {result.adapter}")
@@ -94,7 +100,9 @@ def _settings(recipe: Path | None, given: dict, *, last_command: bool) -> dict:
     from schemas.yaml_io import load_yaml
 
     settings = load_yaml(recipe) if recipe else {}
-    settings |= {k: v for k, v in given.items() if v is not None and not (k == "backbone" and k in settings and v == "nano")}
+    settings |= {
+        k: v for k, v in given.items() if v is not None and not (k == "backbone" and k in settings and v == "nano")
+    }
     if last_command:
         settings["derived_state"] = ["velocity", "last_command"]
     return settings

@@ -43,7 +43,14 @@ def table(rows: list[list[str]], header: list[str], *, title: str | None = None,
 def progress(label: str, *, quiet: bool = False) -> Iterator[Callable[[int, int, str], None]]:
     """A bar on stderr: call it with (done, total, words). Off a terminal it prints one line when it ends."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     console = Console(stderr=True)
     last = [0, 0, ""]

@@ -32,7 +32,11 @@ def _python() -> Check:
     import sys
 
     good = sys.version_info >= (3, 11)
-    return "python", "ok" if good else "broken", platform.python_version() + ("" if good else "; 3.11 or newer is needed")
+    return (
+        "python",
+        "ok" if good else "broken",
+        platform.python_version() + ("" if good else "; 3.11 or newer is needed"),
+    )
 
 
 def _packages() -> list[Check]:

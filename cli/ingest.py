@@ -11,7 +11,9 @@ from cli import console
 def ingest(
     sources: Annotated[list[Path], typer.Argument(help="Folders of robot logs, or of plain videos.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the shards; finished or resumed if it exists.")],
-    robot: Annotated[str | None, typer.Option(help="Built-in robot or YAML file. Default: drafted from the data.")] = None,
+    robot: Annotated[
+        str | None, typer.Option(help="Built-in robot or YAML file. Default: drafted from the data.")
+    ] = None,
     task: Annotated[str | None, typer.Option(help="Instruction for every episode, in place of the log's.")] = None,
     licence: Annotated[str | None, typer.Option(help="Licence of the data, in place of the source's.")] = None,
     keep_blank_text: Annotated[bool, typer.Option(help="Keep episodes without an instruction.")] = False,
@@ -126,7 +128,8 @@ def print_summary(manifest, out: Path) -> None:
     facts = summary(manifest, out)
     console.out(
         f"{out}: {facts['episodes']} of {facts['source_episodes']} episodes, {facts['minutes']:.1f} min, "
-        f"{facts['clips']} clips in {facts['shards']} shards ({console.megabytes(facts['bytes'])}), robot {facts['robot']}"
+        f"{facts['clips']} clips in {facts['shards']} shards ({console.megabytes(facts['bytes'])}), "
+        f"robot {facts['robot']}"
     )
     console.out("split: " + ", ".join(f"{n} {part}" for part, n in facts["split"].items()))
     for reason, episodes in facts["rejects"].items():
@@ -134,7 +137,9 @@ def print_summary(manifest, out: Path) -> None:
         console.out(f"rejected {len(episodes)} ({reason}): {', '.join(episodes[:4])}{' ...' * (len(episodes) > 4)}")
         console.out(f"  {first.detail}")
     if facts["findings"]:
-        console.out("noticed: " + ", ".join(f"{n} {code}" for code, n in facts["findings"].items()) + " (see `wam show`)")
+        console.out(
+            "noticed: " + ", ".join(f"{n} {code}" for code, n in facts["findings"].items()) + " (see `wam show`)"
+        )
 
 
 def _count(items) -> dict[str, int]:

@@ -51,7 +51,8 @@ def print_plan(recipe, play, films, *, json: bool) -> None:
         f"{found.epochs:.1f} epochs"
     )
     console.out(
-        f"judged: {found.judged_chunks['val']} chunks choose the checkpoint, {found.judged_chunks['test']} make the report"
+        f"judged: {found.judged_chunks['val']} chunks choose the checkpoint, "
+        f"{found.judged_chunks['test']} make the report"
     )
     console.out(f"cache: {console.megabytes(found.cache_bytes)}")
     if found.short_clips:

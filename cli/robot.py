@@ -46,7 +46,14 @@ def list_(json: console.Json = False) -> None:
         console.as_json([r.as_dict() for r in robots])
         return
     rows = [
-        [r.name, r.status, f"{r.native_hz:g}", str(r.state_width), str(r.action_width), ", ".join(c.key for c in r.cameras)]
+        [
+            r.name,
+            r.status,
+            f"{r.native_hz:g}",
+            str(r.state_width),
+            str(r.action_width),
+            ", ".join(c.key for c in r.cameras),
+        ]
         for r in robots
     ]
     console.table(rows, ["robot", "status", "Hz", "state", "action", "cameras"], right=(2, 3, 4))
@@ -73,7 +80,16 @@ def show(robot: Annotated[str, typer.Argument(help="Built-in name or YAML file."
     )
     for what, components in (("state", embodiment.state), ("action", embodiment.action)):
         rows = [
-            [c.name, c.kind, str(c.width), _units(c.units), _units(c.mapped_units), c.source, c.relative_to or "-", c.use]
+            [
+                c.name,
+                c.kind,
+                str(c.width),
+                _units(c.units),
+                _units(c.mapped_units),
+                c.source,
+                c.relative_to or "-",
+                c.use,
+            ]
             for c in components
         ]
         console.out()

@@ -26,7 +26,7 @@ def show(
         show_robot(str(path), json=json)
     elif (path / "adapter.json").exists():
         _adapter(path, json=json)
-    elif (path / "latents").is_dir() or (path / "recipe.yaml").exists() and (path / "shards").is_dir():
+    elif (path / "latents").is_dir() or ((path / "recipe.yaml").exists() and (path / "shards").is_dir()):
         _run(path, json=json)
     elif (path / "manifest.json").exists():
         _shards(path, json=json)

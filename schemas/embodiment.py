@@ -256,7 +256,9 @@ class Embodiment(Record):
         for action in self.model_action:
             target = action.relative_to
             if target is not None and target not in widths:
-                raise ValueError(f"action.{action.name}: relative_to {target!r} is not one of {', '.join(widths) or 'none'}")
+                raise ValueError(
+                    f"action.{action.name}: relative_to {target!r} is not one of {', '.join(widths) or 'none'}"
+                )
             if target is not None and widths[target] != action.width:
                 raise ValueError(f"action.{action.name} has {action.width} columns, {target} has {widths[target]}")
             if target is not None and action.is_velocity:
@@ -330,5 +332,7 @@ def load_embodiment(name_or_path: str) -> Embodiment:
         path = BUILT_IN / f"{name_or_path}.yaml"
         if not path.exists():
             known = ", ".join(built_in_names())
-            raise UsageError(f"robot {name_or_path!r}: no such built-in robot ({known}). Give one of these or a YAML file.")
+            raise UsageError(
+                f"robot {name_or_path!r}: no such built-in robot ({known}). Give one of these or a YAML file."
+            )
     return parse(Embodiment, load_yaml(path), str(path))

@@ -36,12 +36,16 @@ class Record(BaseModel):
         except OSError as error:
             raise DataError(f"{path}: {error.strerror}. Run the command that writes it again.") from None
         except ValidationError as error:
-            raise DataError(f"{path}: {first_problem(error)}. The file was damaged or written by another version.") from None
+            raise DataError(
+                f"{path}: {first_problem(error)}. The file was damaged or written by another version."
+            ) from None
 
 
 def sha256_of(value: Any) -> str:
     """Hash of any JSON-ready value, independent of key order."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    ).hexdigest()
 
 
 def write_atomic(path: Path, content: bytes) -> None:

@@ -18,7 +18,15 @@ def robot(**changes: Any) -> Embodiment:
         "native_hz": 10,
         "state": [
             {"name": "arm", "unit": "deg", "from": "state", "columns": "0:2"},
-            {"name": "gripper", "kind": "gripper", "unit": "tick", "open": 10, "closed": 0, "from": "state", "columns": [2]},
+            {
+                "name": "gripper",
+                "kind": "gripper",
+                "unit": "tick",
+                "open": 10,
+                "closed": 0,
+                "from": "state",
+                "columns": [2],
+            },
         ],
         "action": [
             {"name": "arm", "like": "state.arm", "from": "action", "relative_to": "state.arm"},

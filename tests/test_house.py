@@ -50,7 +50,9 @@ def test_only_the_command_line_prints_or_reads_the_environment() -> None:
         for file in files(room):
             calls = [n.func for n in ast.walk(ast.parse(file.read_text())) if isinstance(n, ast.Call)]
             names = {c.id for c in calls if isinstance(c, ast.Name)} | {
-                f"{c.value.id}.{c.attr}" for c in calls if isinstance(c, ast.Attribute) and isinstance(c.value, ast.Name)
+                f"{c.value.id}.{c.attr}"
+                for c in calls
+                if isinstance(c, ast.Attribute) and isinstance(c.value, ast.Name)
             }
             assert not names & {"print", "input", "os.getenv", "sys.exit", "exit"}, file
 
@@ -84,7 +86,10 @@ def test_the_wheel_holds_exactly_the_four_packages(tmp_path: Path) -> None:
     assert {n.split("/")[0] for n in names if ".dist-info" not in n} == set(ROOMS)
     packaged = {n for n in names if n.endswith((".py", ".yaml", ".jinja"))}
     wanted = {
-        str(f.relative_to(ROOT)) for room in ROOMS for f in (ROOT / room).rglob("*") if f.suffix in (".py", ".yaml", ".jinja")
+        str(f.relative_to(ROOT))
+        for room in ROOMS
+        for f in (ROOT / room).rglob("*")
+        if f.suffix in (".py", ".yaml", ".jinja")
     }
     assert packaged == wanted
 
@@ -112,6 +117,9 @@ def test_the_real_sample_is_at_most_8_mb_with_its_licence_beside_it() -> None:
 def test_no_tracked_file_names_a_machine_path_or_a_registry_host() -> None:
     pattern = re.compile(r"(^|[^A-Za-z0-9._])/(work|root|home)/|pypi\.org|pythonhosted|registry\.npmjs|deb\.debian")
     for file in tracked():
-        if file.suffix in (".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".jinja", "") and file.name != "test_house.py":
+        if (
+            file.suffix in (".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".jinja", "")
+            and file.name != "test_house.py"
+        ):
             for number, line in enumerate(file.read_text(errors="ignore").splitlines(), start=1):
                 assert not pattern.search(line), f"{file}:{number}: {line.strip()[:80]}"

@@ -166,7 +166,13 @@ def cut_clip(trajectory: Trajectory, start: int, stop: int, *, prefix: str) -> C
         streams=tuple(_stream_meta(s, embodiment) for s in streams.values()) or (NO_STREAM,),
         text=tuple(_text_meta(t) for t in episode.texts if t.start_ns < stop_ns and t.stop_ns > first_ns) or (NO_TEXT,),
         outcome=episode.outcome,
-        use=(UseMeta(start_ns=first_ns, stop_ns=stop_ns, losses=("video",) if embodiment.is_action_free else ("video", "action")),),
+        use=(
+            UseMeta(
+                start_ns=first_ns,
+                stop_ns=stop_ns,
+                losses=("video",) if embodiment.is_action_free else ("video", "action"),
+            ),
+        ),
         findings=tuple(f"{f.code}: {f.message}" for f in episode.findings) or ("none",),
         session=episode.session,
         licence=episode.licence,
@@ -194,7 +200,13 @@ def to_sample(clip: Clip) -> dict[str, bytes]:
     raw = {f"raw/{_safe(n)}": s.values for n, s in clip.streams.items()}
     raw |= {f"t_ns/{_safe(n)}": s.t_ns for n, s in clip.streams.items()}
     raw |= {f"pts_ns/{c}": t for c, t in clip.pts_ns.items()}
-    steps = {"state": clip.state, "action": clip.action, "t_ns": clip.t_ns, "control": clip.control, "valid": clip.valid}
+    steps = {
+        "state": clip.state,
+        "action": clip.action,
+        "t_ns": clip.t_ns,
+        "control": clip.control,
+        "valid": clip.valid,
+    }
     sample = {"json": json.dumps(clip.meta.as_dict(), sort_keys=True, ensure_ascii=False).encode()}
     sample |= {f"{camera}.mp4": video for camera, video in clip.videos.items()}
     sample |= {"raw.npz": _npz(raw), "steps.npz": _npz(steps)}
@@ -266,9 +278,7 @@ def _stream_meta(stream: Stream, embodiment: Embodiment) -> StreamMeta:
 
 
 def _text_meta(text: Text) -> TextMeta:
-    return TextMeta(
-        text=text.text, start_ns=text.start_ns, stop_ns=text.stop_ns, level=text.level, origin=text.origin
-    )
+    return TextMeta(text=text.text, start_ns=text.start_ns, stop_ns=text.stop_ns, level=text.level, origin=text.origin)
 
 
 def _npz(arrays: dict[str, np.ndarray]) -> bytes:

@@ -53,7 +53,9 @@ def draft_embodiment(source: Path, *, name: str | None = None, reader: str = "au
     listing = module.list_episodes(source)
     episodes = _readable(module, listing.episodes)
     if not episodes:
-        raise DataError(f"{source}: none of its episodes can be read, so nothing can be drafted. Run `wam check {source}`.")
+        raise DataError(
+            f"{source}: none of its episodes can be read, so nothing can be drafted. Run `wam check {source}`."
+        )
     robot = name or _slug(listing.hints.get("robot_type", "")) or _slug(source.resolve().stem) or "robot"
     state, action = _find(episodes, STATE_NAMES), _find(episodes, ACTION_NAMES)
     lines = [
@@ -105,7 +107,9 @@ def _rate_lines(episodes: list[Episode], hints: dict[str, str], stream: str | No
 def _camera_lines(episodes: list[Episode]) -> list[str]:
     sources = list(dict.fromkeys(n for e in episodes for n in e.videos))
     if not sources:
-        return ["cameras: []  # QUESTION: no video could be read in the first episodes; a WAM needs at least one camera"]
+        return [
+            "cameras: []  # QUESTION: no video could be read in the first episodes; a WAM needs at least one camera"
+        ]
     lines, used = ["cameras:"], set()
     for source in sources:
         role, side, why = _camera_role(source)
@@ -122,7 +126,11 @@ def _camera_lines(episodes: list[Episode]) -> list[str]:
 def _camera_role(source: str) -> tuple[str, str, str]:
     leaf = source.rsplit("images.", 1)[-1].lower()
     side = _side(leaf)
-    for role, words in (("wrist", "wrist|hand|gripper|eye_in"), ("head", "head|high|top|ego"), ("exterior", "ext|front|side|agent|low")):
+    for role, words in (
+        ("wrist", "wrist|hand|gripper|eye_in"),
+        ("head", "head|high|top|ego"),
+        ("exterior", "ext|front|side|agent|low"),
+    ):
         if found := re.search(words, leaf):
             keep = side if role in ("wrist", "exterior") else "none"
             return role, keep, f"{found[0]!r} in its name"
@@ -170,7 +178,17 @@ def _group(stream: Stream, values: np.ndarray) -> list[Guess]:
         joints = tuple(names[c] for c in columns) if stream.columns else ()
         named = f"named {_range(joints)}" if joints else f"the log names no columns; {len(columns)} of them"
         guesses.append(
-            Guess(f"{prefix}{part}", part, kind, side, unit, tuple(columns), joints, (f"{named}; {why}",), tuple(questions))
+            Guess(
+                f"{prefix}{part}",
+                part,
+                kind,
+                side,
+                unit,
+                tuple(columns),
+                joints,
+                (f"{named}; {why}",),
+                tuple(questions),
+            )
         )
     return guesses
 
@@ -206,8 +224,14 @@ def _relative(
     states = _all(episodes, state_stream)[:, list(state.columns)]
     offset, spread = np.abs(commands - states).mean(), np.abs(states - states.mean(0)).mean() + 1e-9
     if offset < 2 * spread or offset < 0.02:
-        return f"state.{state.name}", f"commands stay near the state (mean distance {offset:.3g}, state moves {spread:.3g})"
-    return "null", f"commands are far from the state (mean distance {offset:.3g}, state moves {spread:.3g}): kept absolute"
+        return (
+            f"state.{state.name}",
+            f"commands stay near the state (mean distance {offset:.3g}, state moves {spread:.3g})",
+        )
+    return (
+        "null",
+        f"commands are far from the state (mean distance {offset:.3g}, state moves {spread:.3g}): kept absolute",
+    )
 
 
 def _all(episodes: list[Episode], stream: str) -> np.ndarray:

@@ -233,7 +233,7 @@ def _ingest_episode(
 
 
 def with_overrides(episode: Episode, part: Part) -> Episode:
-    """The episode with the recipe's instruction and licence in place of the log's, its session told from other sources'."""
+    """The episode with the recipe's instruction and licence in place of the log's, its session under its source."""
     recipe = part.recipe
     changes = {"session": f"{part.prefix}/{episode.session}"}
     if recipe.task is not None:
@@ -267,7 +267,9 @@ def _assemble(
         for s in shards
     ]
     rejects = tuple(x for r in records for x in r.rejects)
-    found = tuple(finding_meta(f) for f in (*listed, *_duplicates(samples))) + tuple(f for r in records for f in r.findings)
+    found = tuple(finding_meta(f) for f in (*listed, *_duplicates(samples))) + tuple(
+        f for r in records for f in r.findings
+    )
     kept = sum(r.kept for r in records)
     assert kept + len({(r.source, r.episode) for r in rejects}) == source_episodes, "an episode was lost"
     return Manifest(
@@ -322,7 +324,9 @@ def _refuse_other(out: Path, state: IngestState, recipe: IngestRecipe) -> None:
     if what is None:
         return
     field = _changed_field(out, recipe) if what == "the recipe" else ""
-    raise UsageError(f"{out}: was made with another input: {what}{field} changed. Give a new --out, or delete this folder.")
+    raise UsageError(
+        f"{out}: was made with another input: {what}{field} changed. Give a new --out, or delete this folder."
+    )
 
 
 def _changed_field(out: Path, recipe: IngestRecipe) -> str:

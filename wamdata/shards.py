@@ -95,13 +95,17 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     if not path.exists():
-        raise UsageError(f"{folder}: no {MANIFEST} here, so no finished shards. Run `wam ingest SOURCE --out {folder}`.")
+        raise UsageError(
+            f"{folder}: no {MANIFEST} here, so no finished shards. Run `wam ingest SOURCE --out {folder}`."
+        )
     manifest = Manifest.read_json(path)
     for shard in manifest.shards:
         file = folder / shard.name
         size = file.stat().st_size if file.exists() else None
         if size != shard.bytes:
-            raise DataError(f"{file}: {_size(size)}, the manifest says {shard.bytes} bytes. Ingest again into a new folder.")
+            raise DataError(
+                f"{file}: {_size(size)}, the manifest says {shard.bytes} bytes. Ingest again into a new folder."
+            )
     return manifest
 
 

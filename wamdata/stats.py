@@ -29,7 +29,7 @@ class Accumulator:
         self._rows += other._rows
 
     def moments(self) -> Moments:
-        """Mean, std, min, max and exact q01, q99 per column; sums in float64 over sorted rows, so order is no matter."""
+        """Mean, std, min, max and exact q01, q99 per column; sums in float64 over sorted rows: order is no matter."""
         rows = np.sort(np.concatenate(self._rows).astype(np.float64), axis=0)
         if not len(rows):
             raise DataError("no rows to take statistics of: the training split is empty. Ingest more episodes.")

@@ -121,7 +121,9 @@ def last_commands(rows: Rows, anchors: np.ndarray, embodiment: Embodiment) -> Fl
     commands = rows.action[np.maximum(anchors - 1, 0)].copy()
     first = anchors == 0
     if first.any() and len(hold):
-        still = np.where(hold >= 0, rows.state[0][np.maximum(hold, 0)], 0.0) if rows.state.shape[1] else np.zeros(len(hold))
+        still = (
+            np.where(hold >= 0, rows.state[0][np.maximum(hold, 0)], 0.0) if rows.state.shape[1] else np.zeros(len(hold))
+        )
         commands[first] = still
     return commands
 

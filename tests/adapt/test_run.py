@@ -26,7 +26,15 @@ from wamdata.ingest import ingest
 
 ROOT = Path(__file__).resolve().parents[2]
 ARM = ROOT / "tests/data/synthetic_arm.yaml"
-SMALL = {"steps": 4, "batch": 2, "eval_every": 2, "save_every": 2, "denoise_steps": 1, "samples": 2, "window_stride_s": 0.8}
+SMALL = {
+    "steps": 4,
+    "batch": 2,
+    "eval_every": 2,
+    "save_every": 2,
+    "denoise_steps": 1,
+    "samples": 2,
+    "window_stride_s": 0.8,
+}
 
 
 def recipe(**changes) -> AdaptRecipe:
@@ -52,29 +60,37 @@ def arm_run(arm_shards: Path, droid_shards: Path, tmp_path_factory: pytest.TempP
 def test_a_run_leaves_a_report_and_an_adapter_that_says_what_it_is(arm_run: Path) -> None:
     report = json.loads((arm_run / "eval/report.json").read_text())
     assert report["verdict"] in ("OFFLINE PASS", "FAIL") and "no pretrained base" in report["base"]
-    assert {"model", "mean_of_2", "without_video", "stand_still", "last_command", "mean", "ridge"} <= set(report["action"]["error"])
+    assert {"model", "mean_of_2", "without_video", "stand_still", "last_command", "mean", "ridge"} <= set(
+        report["action"]["error"]
+    )
     assert set(report["video"]["psnr"]) == {"model", "copy_last", "ceiling"}
     assert any("joint velocity" in i for i in report["information"])
     split = report["split"]
     assert not set(split["train"]["episodes"]) & set(split["test"]["episodes"])
     record = read_record(arm_run / "adapter/export")
-    assert record.kind == "full" and record.robot == "synthetic_arm" and "Load it with" in (
-        arm_run / "adapter/export/README.md"
-    ).read_text()
+    assert (
+        record.kind == "full"
+        and record.robot == "synthetic_arm"
+        and "Load it with" in (arm_run / "adapter/export/README.md").read_text()
+    )
 
 
-def test_a_finished_run_is_recognised_without_torch_peft_or_ray(arm_run: Path, arm_shards: Path, droid_shards: Path) -> None:
+def test_a_finished_run_is_recognised_without_torch_peft_or_ray(
+    arm_run: Path, arm_shards: Path, droid_shards: Path
+) -> None:
     before = tree_hash(arm_run)
-    settings = {k: v for k, v in SMALL.items()}
     code = (
         "import sys, time\nfrom pathlib import Path\nt = time.perf_counter()\n"
         "from adapt.run import Shards, adapt\nfrom schemas.recipe import AdaptRecipe\n"
-        f"r = AdaptRecipe(play='shards', **{settings!r})\n"
-        f"adapt(Path({str(arm_run)!r}), r, Shards.open(Path({str(arm_shards)!r})), Shards.open(Path({str(droid_shards)!r})), command='')\n"
+        f"r = AdaptRecipe(play='shards', **{SMALL!r})\n"
+        f"play, video = (Shards.open(Path(p)) for p in ({str(arm_shards)!r}, {str(droid_shards)!r}))\n"
+        f"adapt(Path({str(arm_run)!r}), r, play, video, command='')\n"
         "print([m for m in ('torch', 'peft', 'ray', 'webdataset') if m in sys.modules], time.perf_counter() - t)"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment).stdout
+    told = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    ).stdout
     modules, seconds = told.strip().rsplit(" ", 1)
     assert modules == "[]" and float(seconds) < 5
     assert tree_hash(arm_run) == before
@@ -103,7 +119,9 @@ def test_predictions_do_not_depend_on_how_samples_are_batched(arm_run: Path) -> 
     backbone, model, _, _ = load_adapter(arm_run / "adapter/export")
     test = load_latents(arm_run / "latents/test.tar")
     together = backbone.act(model, test, denoise_steps=2, draws=2, seed=0).action
-    alone = np.concatenate([backbone.act(model, [s], denoise_steps=2, draws=2, seed=0).action for s in test[::-1]])[::-1]
+    alone = np.concatenate([backbone.act(model, [s], denoise_steps=2, draws=2, seed=0).action for s in test[::-1]])[
+        ::-1
+    ]
     assert np.abs(together - alone).max() < 1e-5
 
 
@@ -213,7 +231,9 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(tmp_path: 
     assert (tmp_path / "step-000020.broken").exists()
     again = torch.optim.AdamW(layer.parameters())
     checkpoint.load_optimizer(path, again, names)
-    assert all(torch.equal(again.state[p][k], optimizer.state[p][k]) for p in names for k in ("exp_avg", "exp_avg_sq", "step"))
+    assert all(
+        torch.equal(again.state[p][k], optimizer.state[p][k]) for p in names for k in ("exp_avg", "exp_avg_sq", "step")
+    )
 
 
 def test_too_short_episodes_are_told_not_crashed_on(lerobot_v3: Path, tmp_path: Path) -> None:

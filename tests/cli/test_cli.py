@@ -60,7 +60,7 @@ def test_check_names_the_missing_video_and_strict_fails(g1: Path) -> None:
 
 def test_a_drafted_robot_checks_and_ingests(g1: Path, tmp_path: Path) -> None:
     drafted = wam("robot", "draft", g1, "--out", tmp_path / "r.yaml")
-    assert drafted.returncode == 0 and "2 open questions" in drafted.stdout or "4 open questions" in drafted.stdout
+    assert (drafted.returncode == 0 and "2 open questions" in drafted.stdout) or "4 open questions" in drafted.stdout
     assert wam("robot", "check", tmp_path / "r.yaml", g1).returncode == 0
     shown = json.loads(wam("robot", "show", tmp_path / "r.yaml", "--json").stdout)
     assert [c["name"] for c in shown["action"]] == ["left_arm", "right_arm", "left_hand", "right_hand"]
@@ -148,4 +148,6 @@ def test_a_truncated_parquet_and_a_truncated_mp4_cost_their_episodes_only(g1: Pa
     )
     facts = json.loads(ran.stdout)
     assert ran.returncode == 0 and facts["episodes"] == 14
-    assert facts["rejects"]["unreadable"] == ["episode_000001"] and facts["rejects"]["corrupt_video"] == ["episode_000002"]
+    assert facts["rejects"]["unreadable"] == ["episode_000001"] and facts["rejects"]["corrupt_video"] == [
+        "episode_000002"
+    ]

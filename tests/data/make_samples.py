@@ -46,7 +46,9 @@ def main(source: Path, target: Path) -> None:
     (target / "meta").mkdir(parents=True)
     frames = 0
     for name in ("episodes.jsonl", "episodes_stats.jsonl"):
-        rows = [r for r in (source / "meta" / name).read_text().splitlines() if json.loads(r)["episode_index"] in EPISODES]
+        rows = [
+            r for r in (source / "meta" / name).read_text().splitlines() if json.loads(r)["episode_index"] in EPISODES
+        ]
         (target / "meta" / name).write_text("\n".join(rows) + "\n")
         if name == "episodes.jsonl":
             frames = sum(json.loads(r)["length"] for r in rows)

@@ -81,7 +81,9 @@ def test_a_windows_frames_are_the_sources_frames(g1: Path, g1_shards: Path) -> N
     start = window_starts(clip, rows, BASE, stride=50)[1]
     window = next(cut_windows(clip, rows, [start], robot, BASE))
     with av.open(str(g1 / "videos/chunk-000/observation.images.cam_high/episode_000013.mp4")) as container:
-        frames = [f.to_ndarray(format="rgb24") for _, f in zip(range(start + 97), container.decode(video=0), strict=False)]
+        frames = [
+            f.to_ndarray(format="rgb24") for _, f in zip(range(start + 97), container.decode(video=0), strict=False)
+        ]
     expected = np.stack([frames[start + 3 * i] for i in range(33)])
     assert window.frames["head"].shape == expected.shape
     difference = np.abs(window.frames["head"].astype(int) - expected.astype(int))
@@ -207,7 +209,10 @@ def test_a_copied_episode_is_named_and_kept_in_one_part(g1: Path, tmp_path: Path
     for pattern in ("data/chunk-000/episode_{}.parquet", "videos/chunk-000/observation.images.cam_high/episode_{}.mp4"):
         shutil.copyfile(source / pattern.format("000001"), source / pattern.format("000099"))
     with (source / "meta/episodes.jsonl").open("a") as file:
-        file.write(json.dumps({"episode_index": 99, "tasks": ["Pick up the yellow bottle on the table."], "length": 393}) + "\n")
+        file.write(
+            json.dumps({"episode_index": 99, "tasks": ["Pick up the yellow bottle on the table."], "length": 393})
+            + "\n"
+        )
     manifest = ingest(recipe(source), tmp_path / "out", executor="local")
     split = {s.episode: s.split for s in manifest.samples}
     assert split["episode_000001"] == split["episode_000099"]

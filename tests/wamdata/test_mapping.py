@@ -16,7 +16,15 @@ def test_degrees_become_radians_and_the_gripper_the_fraction_open() -> None:
 
 
 def test_a_gripper_that_closes_upwards_is_still_open_at_one() -> None:
-    gripper = {"name": "gripper", "kind": "gripper", "unit": "tick", "open": 0, "closed": 10, "from": "state", "columns": [2]}
+    gripper = {
+        "name": "gripper",
+        "kind": "gripper",
+        "unit": "tick",
+        "open": 0,
+        "closed": 10,
+        "from": "state",
+        "columns": [2],
+    }
     mapped = map_episode(episode(), robot(state=[gripper], action=[]))
     assert mapped.state[0, 0] == 1 and mapped.state[-1, 0] == pytest.approx(0.05)
 
@@ -57,7 +65,10 @@ def test_rows_that_are_not_finite_are_marked_and_hold_no_nan() -> None:
         ({"from": "states", "columns": "0:2"}, "reads stream 'states', the log has 'state', 'action'"),
         ({"from": "state", "columns": "2:4"}, "needs column 3 of 'state', which has 3"),
         ({"from": "state", "joints": ["pan", "roll"]}, "needs joint 'roll'"),
-        ({"from": "state", "columns": "0:2", "joints": ["tilt", "pan"]}, "column 0 of 'state' is 'tilt', the log says 'pan'"),
+        (
+            {"from": "state", "columns": "0:2", "joints": ["tilt", "pan"]},
+            "column 0 of 'state' is 'tilt', the log says 'pan'",
+        ),
     ],
 )
 def test_a_component_that_the_log_does_not_have_is_named(state: dict, message: str) -> None:

@@ -76,7 +76,9 @@ def test_statistics_merged_over_any_split_equal_numpy_on_the_whole(sizes: list[i
         merged.merge(one)
     whole = np.concatenate(rows).astype(np.float64)
     moments = merged.moments()
-    assert moments.mean == pytest.approx(whole.mean(0), abs=1e-9) and moments.std == pytest.approx(whole.std(0), abs=1e-9)
+    assert moments.mean == pytest.approx(whole.mean(0), abs=1e-9) and moments.std == pytest.approx(
+        whole.std(0), abs=1e-9
+    )
     assert moments.min == tuple(whole.min(0)) and moments.max == tuple(whole.max(0))
     assert moments.q01 == pytest.approx(np.quantile(whole, 0.01, axis=0)) and moments.count == len(whole)
     assert moments.q99 == pytest.approx(np.quantile(whole, 0.99, axis=0))

@@ -4,7 +4,6 @@ from schemas.embodiment import Embodiment
 from schemas.episode import Episode, Finding
 from schemas.recipe import Filters
 
-
 BROKEN = ("missing_video", "lfs_pointer", "corrupt_video")
 
 
@@ -15,7 +14,9 @@ def check(episode: Episode, embodiment: Embodiment, limits: Filters) -> list[Fin
             continue
         reasons = (f for f in episode.findings if f.code in BROKEN and camera.source in f.message)
         there = ", ".join(episode.videos) or "none"
-        plain = f"no video {camera.source!r} for camera {camera.key!r}; the episode has {there}. Mend `from`, or drop it"
+        plain = (
+            f"no video {camera.source!r} for camera {camera.key!r}; the episode has {there}. Mend `from`, or drop it"
+        )
         reason = next(reasons, Finding("missing_video", "error", episode.key, plain))
         found.append(Finding(reason.code, "error", episode.key, reason.message))
     return found

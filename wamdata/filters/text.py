@@ -9,5 +9,5 @@ def check(episode: Episode, embodiment: Embodiment, limits: Filters) -> list[Fin
     if any(t.text.strip() for t in episode.texts):
         return []
     severity = "error" if limits.blank_text == "reject" else "warning"
-    advice = "Pass --task \"what the robot does\", or --keep-blank-text to train without words."
+    advice = 'Pass --task "what the robot does", or --keep-blank-text to train without words.'
     return [Finding("blank_text", severity, episode.key, f"no instruction. {advice}")]

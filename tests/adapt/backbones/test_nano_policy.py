@@ -5,14 +5,14 @@ from dataclasses import replace
 import peft
 import pytest
 import torch
+from test_nano_model import awake, random_batch, random_draws
 from torch import nn
 
-from adapt.backbones.nano.batch import Batch, Draws, draws_for
+from adapt.backbones.nano.batch import Batch, Draws
 from adapt.backbones.nano.config import NanoConfig, tiny
 from adapt.backbones.nano.model import HEAD_MODULES, LORA_TARGETS, build
 from adapt.backbones.nano.objective import lean, loss, noised
 from adapt.backbones.nano.policy import Chunk, act, noise_for
-from test_nano_model import awake, random_batch, random_draws
 
 CONFIG = replace(tiny(), state_noise=0.0, hide_video=0.0, text_dropout=0.0)
 
