@@ -8,10 +8,10 @@ from torch import nn
 
 from adapt.adapter import FULL, AdapterRecord, card, read_record, refuse_wrong_base, write_folder
 from adapt.backbones import backbone_info
-from adapt.backbones.nano.backbone import NanoBackbone
+from adapt.backbones.base import Backbone
 from adapt.fingerprint import base_fingerprint
 from adapt.latents import Clips
-from adapt.lora import base_tensors, with_lora
+from adapt.lora import with_lora
 from schemas.embodiment import Embodiment
 from schemas.errors import DataError, UsageError
 from schemas.recipe import AdaptRecipe, Lora
@@ -23,7 +23,7 @@ from wamdata.windows import on_time_base
 
 def export_adapter(
     out: Path,
-    backbone: NanoBackbone,
+    backbone: Backbone,
     model: nn.Module,
     recipe: AdaptRecipe,
     play: Clips,
@@ -68,7 +68,7 @@ def export_adapter(
     return write_folder(out, files, record, {})
 
 
-def load_adapter(folder: Path, base: Path | None = None) -> tuple[NanoBackbone, nn.Module, Embodiment, AdapterRecord]:
+def load_adapter(folder: Path, base: Path | None = None) -> tuple[Backbone, nn.Module, Embodiment, AdapterRecord]:
     """Backbone, model in evaluation mode, robot and record of an adapter directory.
 
     Args:
@@ -81,7 +81,7 @@ def load_adapter(folder: Path, base: Path | None = None) -> tuple[NanoBackbone, 
     from schemas.yaml_io import read_yaml
 
     record = read_record(folder)
-    backbone = NanoBackbone.load(folder)
+    backbone = backbone_info(record.backbone).load().load(folder)
     model = backbone.build(seed=0)
     if record.kind == "full":
         model.load_state_dict(load_file(folder / FULL))
@@ -108,7 +108,7 @@ def _peft_files(model: nn.Module) -> dict[str, bytes]:
         return {name: (Path(scratch) / name).read_bytes() for name in names}
 
 
-def _with_peft_files(model: nn.Module, folder: Path, record: AdapterRecord, backbone: NanoBackbone) -> nn.Module:
+def _with_peft_files(model: nn.Module, folder: Path, record: AdapterRecord, backbone: Backbone) -> nn.Module:
     import peft
 
     wrapped = with_lora(model, Lora.model_validate(record.recipe["lora"]), backbone)
@@ -126,5 +126,3 @@ def _check(got: str, wanted: str, folder: Path) -> None:
 def _plain(embodiment: Embodiment) -> dict:
     return embodiment.model_dump(mode="json", by_alias=True, exclude_defaults=True) | {"schema": embodiment.schema_id}
 
-
-__all__ = ["base_tensors", "export_adapter", "load_adapter"]

@@ -19,6 +19,7 @@ from schemas.embodiment import Embodiment
 from schemas.errors import DataError, UsageError
 from schemas.manifest import Manifest
 from schemas.recipe import AdaptRecipe, TimeBase
+from schemas.record import write_atomic
 from schemas.report import Report, SplitPart
 from schemas.yaml_io import write_yaml
 from wamdata.shards import read_manifest
@@ -163,18 +164,18 @@ class _Work:
                 self.done[name] = stage.finish(self.run / name, name, self.inputs[name], facts)
 
     def _latents(self, folder: Path) -> dict[str, Any]:
-        from adapt.backbones.nano.backbone import NanoBackbone
         from adapt.latents import encode_to, judged_windows, training_windows
 
         stride = max(1, round(self.recipe.window_stride_s * self.time_base.action_hz))
         fit_on = [self.play] + ([self.video] if self.video else [])
         if self.recipe.base:
-            backbone = NanoBackbone.load(Path(self.recipe.base)).for_robot(self.play, self.recipe)
+            backbone = self.info.load().load(Path(self.recipe.base)).for_robot(self.play, self.recipe)
         else:
-            backbone = NanoBackbone.fit(
+            backbone = self.info.load().fit(
                 self.play, fit_on, self.recipe, on_progress=lambda n: self.watch.progress("fit encoders", n, 0, "clips")
             )
-        backbone.save(folder)
+        for name, content in backbone.files().items():
+            write_atomic(folder / name, content)
         size = backbone.view_size(self.play.embodiment)
         sets = {"train": training_windows(self.play, self.time_base, stride=stride, view_size=size)}
         for split in ("val", "test"):
@@ -200,9 +201,7 @@ class _Work:
         return {"windows": counts, "encoder_sha256": backbone.fingerprint}
 
     def _backbone(self):
-        from adapt.backbones.nano.backbone import NanoBackbone
-
-        return NanoBackbone.load(self.run / LATENTS)
+        return self.info.load().load(self.run / LATENTS)
 
     def _models(self):
         """The backbone, the model to train, and the un-adapted base (None without one)."""

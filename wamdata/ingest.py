@@ -69,7 +69,7 @@ class IngestState(Record):
     recipe_sha256: str
     embodiment_sha256: str
     cameras: tuple[tuple[str, str], ...]
-    sources: dict[str, str]
+    sources: tuple[tuple[str, str], ...]
     readers: dict[str, int]
 
     def difference(self, other: "IngestState", *, complete: bool) -> str | None:
@@ -84,8 +84,9 @@ class IngestState(Record):
         if self.recipe_sha256 != other.recipe_sha256:
             return "the recipe"
         if self.sources != other.sources:
-            changed = [s for s in other.sources if self.sources.get(s) != other.sources[s]]
-            return f"the content of {changed[0]}" if changed else "the list of sources"
+            same_names = [n for n, _ in self.sources] == [n for n, _ in other.sources]
+            changed = [n for n, content in other.sources if (n, content) not in self.sources]
+            return f"the content of {changed[0]}" if same_names else "the list of sources"
         return None if self.readers == other.readers else "the reader's version"
 
 
@@ -142,7 +143,7 @@ def ingest(
 
 def ingest_state(recipe: IngestRecipe, embodiment: Embodiment) -> IngestState:
     """The identity of an ingest: recipe, robot, content of the sources, readers."""
-    sources = {s: source_fingerprint(Path(s)) for s in recipe.sources}
+    sources = tuple((Path(s).name, source_fingerprint(Path(s))) for s in recipe.sources)
     readers = {m.NAME: m.VERSION for m in (detect_reader(Path(s), recipe.reader) for s in recipe.sources)}
     named = recipe.model_dump(mode="json", exclude={"sources", "robot"})
     return IngestState(
@@ -164,7 +165,7 @@ def plan_parts(
     for source in map(Path, recipe.sources):
         reader = detect_reader(source, recipe.reader)
         listing = reader.list_episodes(source)
-        findings += listing.findings
+        findings += [replace(f, message=_without_place(f.message, source)) for f in listing.findings]
         licences.append(recipe.licence or listing.hints.get("licence", "unknown"))
         if not listing.episodes:
             raise DataError(f"{source}: read as {listing.reader}, but it lists no episode. Run `wam check {source}`.")
@@ -189,7 +190,7 @@ def run_part(part: Part) -> tuple[str, PartRecord]:
     record = PartRecord(
         shards=writer.close(),
         rejects=tuple(rejects),
-        findings=tuple(finding_meta(f) for f in findings),
+        findings=tuple(_finding_meta(f) for f in findings),
         episodes=len(part.refs),
         kept=len(part.refs) - len({r.episode for r in rejects}),
         licences=tuple(dict.fromkeys(licences)),
@@ -204,11 +205,12 @@ def _ingest_episode(
     """Add an episode's clips to the writer, or say why not."""
 
     def reject(reason: str, detail: str) -> Reject:
-        return Reject(source=str(ref.source), episode=ref.key, reason=reason, detail=detail)
+        detail = _without_place(detail, ref.source)
+        return Reject(source=ref.source.name, episode=ref.key, reason=reason, detail=detail)
 
     limits = part.recipe.filters
     try:
-        episode = with_overrides(reader.read(ref), part)
+        episode = _with_overrides(reader.read(ref), part)
     except DataError as error:
         return [], [reject("unreadable", str(error))]
     checked = check_raw(episode, part.embodiment, limits)
@@ -232,10 +234,17 @@ def _ingest_episode(
     return noticed, []
 
 
-def with_overrides(episode: Episode, part: Part) -> Episode:
-    """The episode with the recipe's instruction and licence in place of the log's, its session under its source."""
-    recipe = part.recipe
-    changes = {"session": f"{part.prefix}/{episode.session}"}
+def _with_overrides(episode: Episode, part: Part) -> Episode:
+    """The episode with the recipe's instruction and licence, its session under its source.
+
+    Where the source lies is left out, so that shards are equal wherever it is mounted.
+    """
+    recipe, place = part.recipe, Path(episode.source)
+    changes = {
+        "source": place.name,
+        "session": f"{part.prefix}/{episode.session}",
+        "findings": tuple(replace(f, message=_without_place(f.message, place)) for f in episode.findings),
+    }
     if recipe.task is not None:
         clocks = [s.t_ns for s in episode.streams.values()] + [v.t_ns for v in episode.videos.values()]
         stop = max((int(t[-1]) for t in clocks if len(t)), default=0) + 10**9
@@ -246,7 +255,11 @@ def with_overrides(episode: Episode, part: Part) -> Episode:
     return replace(episode, **changes)
 
 
-def finding_meta(finding: Finding) -> FindingMeta:
+def _without_place(message: str, source: Path) -> str:
+    return message.replace(f"{source if source.is_dir() else source.parent}/", "")
+
+
+def _finding_meta(finding: Finding) -> FindingMeta:
     return FindingMeta(code=finding.code, severity=finding.severity, where=finding.where, message=finding.message)
 
 
@@ -267,11 +280,11 @@ def _assemble(
         for s in shards
     ]
     rejects = tuple(x for r in records for x in r.rejects)
-    found = tuple(finding_meta(f) for f in (*listed, *_duplicates(samples))) + tuple(
+    found = tuple(_finding_meta(f) for f in (*listed, *_duplicates(samples))) + tuple(
         f for r in records for f in r.findings
     )
     kept = sum(r.kept for r in records)
-    assert kept + len({(r.source, r.episode) for r in rejects}) == source_episodes, "an episode was lost"
+    assert sum(r.episodes for r in records) == source_episodes, "an episode was lost"
     return Manifest(
         fingerprint=state.digest(),
         embodiment=embodiment,

@@ -1,16 +1,19 @@
 """What the engine asks of a backbone. One file or folder implements it; contract tests run on its `tiny` form."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from schemas.embodiment import Embodiment
 from schemas.episode import Window
-from schemas.recipe import TimeBase
+from schemas.recipe import AdaptRecipe, TimeBase
+
+if TYPE_CHECKING:
+    from adapt.latents import Clips
 
 
 @dataclass(frozen=True)
@@ -60,17 +63,46 @@ class Backbone(Protocol):
     lora_targets: tuple[str, ...]
     head_modules: tuple[str, ...]
 
+    @classmethod
+    def fit(
+        cls, play: "Clips", videos: "Sequence[Clips]", recipe: AdaptRecipe, *, on_progress: Callable[[int], None]
+    ) -> Self:
+        """A backbone without a base: whatever must be fitted is fitted on the training part."""
+        ...
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """The backbone whose `files` lie in `folder`."""
+        ...
+
+    def for_robot(self, play: "Clips", recipe: AdaptRecipe) -> Self:
+        """The base's encoders and trunk for the robot of `play`: its widths and normalisation."""
+        ...
+
+    def files(self) -> dict[str, bytes]:
+        """Encoders, normalisation and settings as files, by name."""
+        ...
+
+    @property
+    def about(self) -> str:
+        """One sentence for the report on where the encoders come from."""
+        ...
+
     @property
     def fingerprint(self) -> str:
         """Identity of the frozen encoders and their settings: latents made by another one are not usable."""
         ...
 
-    def encode(self, windows: Sequence[Window], robot: Embodiment) -> list[np.ndarray]:
-        """Video latents of each window."""
+    def view_size(self, robot: Embodiment) -> tuple[int, int] | None:
+        """(height, width) to which views are decoded; None keeps the source's."""
         ...
 
     def canvas(self, window: Window, robot: Embodiment) -> np.ndarray:
         """(F, H, W, 3) uint8: the views tiled as the model sees them."""
+        ...
+
+    def encode(self, windows: Sequence[Window], robot: Embodiment) -> list[np.ndarray]:
+        """Video latents of each window."""
         ...
 
     def decode(self, context: Tensor, video: Tensor) -> np.ndarray:
@@ -78,7 +110,11 @@ class Backbone(Protocol):
         ...
 
     def build(self, seed: int) -> nn.Module:
-        """The trainable part before LoRA: the base's weights, or fresh ones."""
+        """The trainable part before LoRA, with fresh weights."""
+        ...
+
+    def load_base(self, model: nn.Module, weights: Path) -> tuple[str, ...]:
+        """Put a base's weights into `model`; names of tensors that keep fresh values, their shapes differing."""
         ...
 
     def loss(self, model: nn.Module, samples: Sequence[Latents], *, seed: int, epoch: int) -> dict[str, Tensor]:
@@ -107,8 +143,3 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 def count(tensors: dict[str, Tensor]) -> int:
     return sum(t.numel() for t in tensors.values())
 
-
-def set_threads(threads: int | None) -> None:
-    """Results are bit-equal at a fixed thread count only."""
-    if threads:
-        torch.set_num_threads(threads)

@@ -100,6 +100,14 @@ def test_a_second_run_repeats_nothing_and_gives_the_same_bytes(g1: Path, tmp_pat
     assert tree_hash(tmp_path / "a") == tree_hash(tmp_path / "b")
 
 
+def test_shards_do_not_depend_on_where_the_source_lies(g1: Path, tmp_path: Path) -> None:
+    for place in ("here", "there"):
+        source = few(g1, tmp_path / place / "logs", (1, 2, 3))
+        ingest(recipe(source), tmp_path / place / "out", executor="local")
+        (tmp_path / place / "out/recipe.yaml").unlink()  # the one file that says where
+    assert tree_hash(tmp_path / "here/out") == tree_hash(tmp_path / "there/out")
+
+
 def test_what_a_killed_run_left_is_finished_to_the_same_bytes(g1: Path, tmp_path: Path) -> None:
     source = few(g1, tmp_path / "logs", (1, 2, 4, 5, 7, 8))
     one_each = recipe(source, episodes_per_part=1)

@@ -220,10 +220,6 @@ class NanoBackbone:
         }
         return {ENCODER: save(tensors), SETTINGS: json.dumps(settings, indent=1).encode()}
 
-    def save(self, folder: Path) -> None:
-        for name, content in self.files().items():
-            (folder / name).write_bytes(content)
-
     @classmethod
     def load(cls, folder: Path) -> "NanoBackbone":
         """The backbone whose encoder files lie in `folder`.
@@ -247,6 +243,9 @@ class NanoBackbone:
             Normalizer.from_tensors(part["normalizer"]),
             settings["fitted_on"],
         )
+
+
+BACKBONE = NanoBackbone
 
 
 def _config(robot: Embodiment, recipe: AdaptRecipe) -> NanoConfig:
