@@ -21,7 +21,7 @@ def adapt(
     ] = None,
     video_task: Annotated[str | None, typer.Option(help="Instruction for the action-free videos.")] = None,
     task: Annotated[str | None, typer.Option(help="Instruction for every episode, in place of the log's.")] = None,
-    backbone: Annotated[str, typer.Option(help="nano.")] = "nano",
+    backbone: Annotated[str | None, typer.Option(help="nano, the default and the only one yet.")] = None,
     base: Annotated[Path | None, typer.Option(help="Exported `full` adapter to train a LoRA on.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="YAML with training settings; options given here win.")] = None,
     steps: Annotated[int | None, typer.Option(help="Training steps.")] = None,
@@ -46,8 +46,9 @@ def adapt(
     hide = quiet or json
     options = {"yes": yes, "executor": executor, "ray_address": ray_address, "quiet": hide}
     split = {"by": split_by}
-    given = {"steps": steps, "batch": batch, "lr": lr, "seed": seed, "base": str(base) if base else None}
-    settings = _settings(recipe, given | {"backbone": backbone}, last_command=last_command)
+    given = {"backbone": backbone, "base": str(base) if base else None}
+    given |= {"steps": steps, "batch": batch, "lr": lr, "seed": seed}
+    settings = _settings(recipe, given, last_command=last_command)
     from cli import sources as source
 
     play = source.shards_of(sources, out / "shards", robot=robot, task=task, split=split, **options)
@@ -100,9 +101,7 @@ def _settings(recipe: Path | None, given: dict, *, last_command: bool) -> dict:
     from schemas.yaml_io import load_yaml
 
     settings = load_yaml(recipe) if recipe else {}
-    settings |= {
-        k: v for k, v in given.items() if v is not None and not (k == "backbone" and k in settings and v == "nano")
-    }
+    settings |= {k: v for k, v in given.items() if v is not None}
     if last_command:
         settings["derived_state"] = ["velocity", "last_command"]
     return settings

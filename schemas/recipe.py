@@ -102,9 +102,9 @@ class AdaptRecipe(Record):
     time_base: TimeBase | None = None
     derived_state: tuple[Literal["velocity", "last_command"], ...] | None = None
     lora: Lora = Lora()
-    steps: int = Field(default=300, ge=1)
+    steps: int = Field(default=400, ge=1)
     batch: int = Field(default=8, ge=1)
-    lr: float = Field(default=1e-3, gt=0)
+    lr: float = Field(default=2e-3, gt=0)
     warmup: int = Field(default=20, ge=0)
     weight_decay: float = Field(default=0.05, ge=0)
     ema: float = Field(default=0.98, ge=0, lt=1)

@@ -97,8 +97,8 @@ def test_a_finished_run_is_recognised_without_torch_peft_or_ray(
 
 
 def test_another_recipe_is_refused_with_the_field(arm_run: Path, arm_shards: Path, droid_shards: Path) -> None:
-    with pytest.raises(UsageError, match=r"lr was 0\.001, is now 0\.002"):
-        adapt(arm_run, recipe(lr=0.002), Shards.open(arm_shards), Shards.open(droid_shards), command="")
+    with pytest.raises(UsageError, match=r"lr was 0.002, is now 0.001"):
+        adapt(arm_run, recipe(lr=0.001), Shards.open(arm_shards), Shards.open(droid_shards), command="")
     with pytest.raises(UsageError, match="video was"):
         adapt(arm_run, recipe(), Shards.open(arm_shards), None, command="")
 

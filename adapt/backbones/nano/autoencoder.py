@@ -113,9 +113,7 @@ class AutoencoderFit:
             self.static / self.count - torch.outer(mean, mean), static_channels, whiten
         )
         motion_basis, motion_scale = _components(self.motion / max(self.motion_count, 1), motion_channels, whiten)
-        return Autoencoder(
-            self.patch, self.group, mean.float(), static_basis, static_scale, motion_basis, motion_scale
-        )
+        return Autoencoder(self.patch, self.group, mean.float(), static_basis, static_scale, motion_basis, motion_scale)
 
 
 def psnr(frames: Tensor, reference: Tensor) -> float:

@@ -80,9 +80,7 @@ def draws_for(seed: int, epoch: int, window_id: str, config: NanoConfig) -> Draw
     hide_video, drop_text = torch.rand(2, generator=generator)
     return Draws(
         level=torch.rand(config.chunks, generator=generator),
-        video=torch.randn(
-            config.chunks, config.latents_per_chunk, config.channels, *config.grid, generator=generator
-        ),
+        video=torch.randn(config.chunks, config.latents_per_chunk, config.channels, *config.grid, generator=generator),
         action=torch.randn(config.chunks, config.steps, config.action_width, generator=generator),
         state=torch.randn(config.chunks, config.state_features, generator=generator),
         hide_video=hide_video,

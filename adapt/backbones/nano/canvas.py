@@ -19,11 +19,11 @@ def tile(views: Mapping[str, np.ndarray], canvas: tuple[int, int]) -> Tensor:
     assert len(set(counts.values())) == 1, f"views differ in their number of frames: {counts}"
     rows, columns = grid(len(views))
     height, width = canvas[0] // rows, canvas[1] // columns
-    picture = torch.zeros(next(iter(counts.values())), *canvas, 3, dtype=torch.uint8)
+    picture = np.zeros((next(iter(counts.values())), *canvas, 3), np.uint8)
     for i, frames in enumerate(views.values()):
         top, left = i // columns * height, i % columns * width
         picture[:, top : top + height, left : left + width] = _resize(frames, height, width)
-    return picture
+    return torch.from_numpy(picture)
 
 
 def grid(num_views: int) -> tuple[int, int]:
@@ -38,6 +38,8 @@ def canvas_for(num_views: int) -> tuple[int, int]:
 
 
 def _resize(frames: np.ndarray, height: int, width: int) -> Tensor:
+    if frames.shape[1:3] == (height, width):  # already of that size, as views decoded for this canvas are
+        return torch.from_numpy(np.ascontiguousarray(frames))
     resized = []
     for start in range(0, len(frames), 16):  # few at a time: float frames of a long video would fill the memory
         part = torch.from_numpy(np.array(frames[start : start + 16])).permute(0, 3, 1, 2).float()

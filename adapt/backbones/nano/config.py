@@ -17,6 +17,7 @@ class NanoConfig:
         patch: side in pixels of one latent cell; token_patch: side in latent cells of one token.
         static_channels, motion_channels: latent channels for a group's last frame and for how it moved before.
         shift: how far training and denoising lean towards high noise; 1 is uniform.
+        video_spread: rms change of a latent from the frame before its chunk.
         sigma_floor: below this noise level the velocity loss stops growing.
         hide_video: probability that a training sample's actions see no video, so that `act` can do without.
         state_noise: standard deviation of the noise on the normalised state features in training.
@@ -41,7 +42,8 @@ class NanoConfig:
     ffn_ratio: int = 4
     text_width: int = 64
     shift: float = 3.0
-    sigma_floor: float = 0.3
+    sigma_floor: float = 1.0
+    video_spread: float = 0.3
     video_weight: float = 0.3
     hide_video: float = 0.12
     text_dropout: float = 0.1
@@ -96,7 +98,20 @@ class NanoConfig:
 def tiny(*, state_width: int = 5, action_width: int = 3, chunks: int = 3, last_command: bool = False) -> NanoConfig:
     """A config for tests: a forward pass takes milliseconds."""
     return NanoConfig(
-        state_width=state_width, action_width=action_width, chunks=chunks, steps=4, frames_per_chunk=4, lags=2,
-        last_command=last_command, canvas=(16, 24), patch=4, static_channels=6, motion_channels=2, width=32, depth=2,
-        heads=2, ffn_ratio=2, text_width=16,
+        state_width=state_width,
+        action_width=action_width,
+        chunks=chunks,
+        steps=4,
+        frames_per_chunk=4,
+        lags=2,
+        last_command=last_command,
+        canvas=(16, 24),
+        patch=4,
+        static_channels=6,
+        motion_channels=2,
+        width=32,
+        depth=2,
+        heads=2,
+        ffn_ratio=2,
+        text_width=16,
     )

@@ -79,7 +79,8 @@ class Layout:
 
     def tokens(self, block: int) -> Tensor:
         """Indices of a predicted block's tokens: noisy video, actions, state."""
-        return torch.cat([torch.arange(s.start, s.stop) for s in self.segments if s.kind != "clean" and s.block == block])
+        own = [segment for segment in self.segments if segment.kind != "clean" and segment.block == block]
+        return torch.cat([torch.arange(segment.start, segment.stop) for segment in own])
 
 
 def training(config: NanoConfig) -> Layout:

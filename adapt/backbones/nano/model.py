@@ -1,8 +1,9 @@
 """The network: one transformer over clean video, noisy video, actions and states.
 
 It predicts clean data: video as a change to the last frame it may see, actions from nothing. Output layers start at
-zero, so an untrained model repeats the last frame and stands still. Noise level and text enter by modulation, which is
-computed once per predicted block. Positions are learned. Draws no random numbers.
+zero, so an untrained model repeats the last frame and stands still. What it is shown of noisy data is the guess that
+one would make without a network (`first_guess`), so pure noise does not disturb a prediction. Noise level and text
+enter by modulation, which is computed once per predicted block. Positions are learned. Draws no random numbers.
 """
 
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ HEAD_MODULES = ("state_encoder", "action_encoder", "action_decoder")
 
 @dataclass(frozen=True)
 class Context:
-    """What is known before anything is denoised: clean (B, 1 + G * context, C, h, w); text (B, text_width), 0 for none."""
+    """What is known at the start: clean (B, 1 + G * context, C, h, w); text (B, text_width), all zero for none."""
 
     clean: Tensor
     text: Tensor
@@ -91,7 +92,8 @@ class NanoWAM(nn.Module):
     def predict(self, context: Context, noisy: Noisy, memory: list[KeysValues]) -> tuple[Tensor, Tensor]:
         """`forward`, with the context's keys and values at hand. Predicted blocks are a second batch axis."""
         count, config = len(noisy.blocks), self.config
-        tokens = torch.cat([self._video(noisy), self._actions(noisy), self._states(noisy)], 2).flatten(0, 1)
+        last = self._last_frames(context, noisy)
+        tokens = torch.cat([self._video(noisy, last), self._actions(noisy), self._states(noisy)], 2).flatten(0, 1)
         condition = self._condition(noisy.level, context.text).flatten(0, 1)[:, None]
         context_chunks = (context.clean.shape[1] - 1) // config.latents_per_chunk
         mask = block_masks(
@@ -103,16 +105,18 @@ class NanoWAM(nn.Module):
         read = modulate(tokens, *self.final(F.silu(condition)).chunk(2, -1))
         video, actions, _ = read.split([tokens.shape[1] - config.steps - 1, config.steps, 1], 1)
         change = self._unpatch(self.video_decoder(video)).unflatten(0, (-1, count))
-        return self._last_frames(context, noisy) + change, self.action_decoder(actions).unflatten(0, (-1, count))
+        return last + change, self.action_decoder(actions).unflatten(0, (-1, count))
 
-    def _video(self, noisy: Noisy) -> Tensor:
+    def _video(self, noisy: Noisy, last: Tensor) -> Tensor:
         per_chunk = self.config.latents_per_chunk
         times = torch.tensor([[1 + block * per_chunk + i for i in range(per_chunk)] for block in noisy.blocks])
-        tokens = self.video_encoder(self._patch(noisy.video)) + self.time[times][:, :, None] + self.place
+        guess = first_guess(noisy.video, noisy.level, mean=last, spread=self.config.video_spread)
+        tokens = self.video_encoder(self._patch(guess)) + self.time[times][:, :, None] + self.place
         return (tokens + self.kind[1]).flatten(2, 3)
 
     def _actions(self, noisy: Noisy) -> Tensor:
-        return self.action_encoder(noisy.action) + self.step + self.chunk[list(noisy.blocks), None] + self.kind[2]
+        guess = first_guess(noisy.action, noisy.level, mean=torch.zeros(()), spread=1.0)
+        return self.action_encoder(guess) + self.step + self.chunk[list(noisy.blocks), None] + self.kind[2]
 
     def _states(self, noisy: Noisy) -> Tensor:
         return (self.state_encoder(noisy.state) + self.chunk[list(noisy.blocks)] + self.kind[3])[:, :, None]
@@ -161,6 +165,13 @@ def build(config: NanoConfig, seed: int) -> NanoWAM:
 def nano_of(model: nn.Module) -> NanoWAM:
     """The NanoWAM itself, also when peft is wrapped around it."""
     return next(module for module in model.modules() if isinstance(module, NanoWAM))
+
+
+def first_guess(noisy: Tensor, level_BN: Tensor, *, mean: Tensor, spread: float) -> Tensor:
+    """The expected clean data if it were normally distributed about `mean`; `mean` itself for pure noise."""
+    level = level_BN.reshape(*level_BN.shape, *[1] * (noisy.ndim - 2))
+    clean = 1 - level
+    return mean + clean * spread**2 / ((clean * spread) ** 2 + level**2) * (noisy - clean * mean)
 
 
 def sinusoids(levels: Tensor, width: int) -> Tensor:

@@ -48,8 +48,11 @@ def act(model: nn.Module, batch: Batch, *, denoise_steps: int, noise: Chunk, hid
     chunk = noise
     for level, next_level in zip(levels[:-1], levels[1:], strict=True):
         noisy = Noisy(
-            blocks=(past,) * samples, video=chunk.video, action=chunk.action,
-            level=level.expand(len(batch), samples), state=state,
+            blocks=(past,) * samples,
+            video=chunk.video,
+            action=chunk.action,
+            level=level.expand(len(batch), samples),
+            state=state,
             has_action=torch.ones(len(batch), dtype=torch.bool),
             hide_video=torch.full((len(batch),), hide_video),
         )

@@ -21,8 +21,12 @@ def context_of(batch: Batch, config: NanoConfig, chunks: int) -> Batch:
     """What is known when the chunk after `chunks` complete ones begins."""
     now = slice(chunks, chunks + 1)
     return replace(
-        batch, latents=batch.latents[:, : 1 + chunks * config.latents_per_chunk], state=batch.state[:, now],
-        history=batch.history[:, now], last_action=batch.last_action[:, now], action=batch.action[:, now],
+        batch,
+        latents=batch.latents[:, : 1 + chunks * config.latents_per_chunk],
+        state=batch.state[:, now],
+        history=batch.history[:, now],
+        last_action=batch.last_action[:, now],
+        action=batch.action[:, now],
         action_valid=batch.action_valid[:, now],
     )
 
@@ -120,7 +124,8 @@ def test_a_fresh_adapter_changes_no_bit_and_training_it_no_base_weight() -> None
     for _ in range(3):
         step(model, optimizer, batch, draws)
     assert not torch.equal(loss(model, batch, draws)["loss"], after["loss"])
-    now = {plain(name): p for name, p in model.named_parameters() if "lora_" not in name and "modules_to_save" not in name}
+    trained = ("lora_", "modules_to_save")
+    now = {plain(name): p for name, p in model.named_parameters() if not any(part in name for part in trained)}
     assert now.keys() == weights.keys()
     assert all(torch.equal(now[name], weights[name]) for name in weights)
 
@@ -143,5 +148,3 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, draws
 def plain(name: str) -> str:
     """A parameter's name before peft."""
     return name.removeprefix("base_model.model.").replace(".base_layer.", ".").replace(".original_module.", ".")
-
-
