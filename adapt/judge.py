@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
 from adapt.evaluate import judge
 from adapt.export import load_adapter
 from adapt.latents import Clips, encode_to, judged_windows, load_latents
@@ -30,6 +32,8 @@ def judge_adapter(
             f"{shards.embodiment.action_width} action columns, the adapter's {robot.name!r} {robot.state_width} and "
             f"{robot.action_width}. Ingest with the adapter's embodiment.yaml."
         )
+    recipe = AdaptRecipe.model_validate(record.recipe)
+    torch.set_num_threads(recipe.threads)
     clips = Clips(shards.folder, shards.manifest, robot)
     out.mkdir(parents=True, exist_ok=True)
     cache = out / "test.tar"
@@ -39,7 +43,6 @@ def judge_adapter(
     cache.unlink()
     if not test:
         raise DataError(f"{shards.folder}: nothing is held out. Assign parts with `wam shard split`.")
-    recipe = AdaptRecipe.model_validate(record.recipe)
     judged = judge(backbone, {"model": model}, test, clips, recipe)
     split = episode_split(shards.manifest, {"test": count})
     words = verdict(judged.action, has_base=False, episodes=len(split["test"].episodes))

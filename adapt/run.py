@@ -106,7 +106,7 @@ def _inputs(recipe: AdaptRecipe, info: BackboneInfo, play: Shards, video: Shards
         "base": _base_id(recipe.base),
         "backbone_version": info.version,
     } | {k: values[k] for k in ("backbone", "time_base", "derived_state", "window_stride_s", "seed")}
-    train_fields = ("lora", "steps", "batch", "lr", "warmup", "weight_decay", "ema", "eval_every", "denoise_steps")
+    train_fields = ("lora", "steps", "batch", "video_share", "lr", "warmup", "weight_decay", "ema", "eval_every", "denoise_steps")
     train = {"latents": stage.Stage(name=LATENTS, inputs=latents).fingerprint} | {k: values[k] for k in train_fields}
     judged = {"train": stage.Stage(name=TRAIN, inputs=train).fingerprint, "samples": recipe.samples}
     exported = {"eval": stage.Stage(name=EVAL, inputs=judged).fingerprint}
@@ -139,8 +139,11 @@ class _Work:
         command: str,
         watch: Watch,
     ) -> None:
+        import torch
+
         from adapt.latents import Clips
 
+        torch.set_num_threads(recipe.threads)  # results are bit-equal at a fixed number only
         self.run, self.recipe, self.info = run, recipe, info
         self.play = Clips(play.folder, play.manifest, play.embodiment)
         self.video = Clips(video.folder, video.manifest, video.embodiment) if video else None

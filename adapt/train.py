@@ -69,7 +69,7 @@ def train(
     first, curves, average = _resume(folder, model, optimizer, names, average)
     held = _HeldOut(backbone, val, recipe)
     started, before = time.monotonic(), curves.seconds
-    plan = _Order(sorted(samples), recipe)
+    plan = _Order([s.window_id for s in play], [s.window_id for s in video], recipe)
     val_error = curves.val_error[-1].value if curves.val_error else None
     model.train()
     for step in range(first, recipe.steps):
@@ -108,7 +108,7 @@ def train(
         total_parameters=sum(p.numel() for p in model.parameters()),
         windows=len(play),
         video_windows=len(video),
-        epochs=recipe.steps * plan.batch / len(samples),
+        epochs=plan.epochs(recipe.steps),
         loss=thinned(curves.loss),
         val_error=curves.val_error,
     )
@@ -139,17 +139,36 @@ def recorded(samples: Sequence[Latents]) -> tuple[np.ndarray, np.ndarray]:
 
 
 class _Order:
-    """Which windows each step takes: epochs without a remainder, never a window twice in one epoch."""
+    """Which windows each step takes: play and video each in their own epochs, so many of either in every batch.
 
-    def __init__(self, ids: list[str], recipe: AdaptRecipe) -> None:
-        self._ids, self._seed = ids, recipe.seed
-        self.batch = min(recipe.batch, len(ids))
-        self._per_epoch = len(ids) // self.batch
+    An epoch has no remainder, and no window comes twice in one.
+    """
+
+    def __init__(self, play: list[str], video: list[str], recipe: AdaptRecipe) -> None:
+        films = min(max(1, round(recipe.video_share * recipe.batch)), recipe.batch - 1) if play and video else 0
+        films = recipe.batch if video and not play else films
+        self._parts = [(sorted(ids), min(n, len(ids))) for ids, n in ((play, recipe.batch - films), (video, films)) if ids and n]
+        self._seed = recipe.seed
+        self._orders: dict[tuple[int, int], list[str]] = {}
 
     def at(self, step: int) -> tuple[list[str], int]:
-        epoch, place = divmod(step, self._per_epoch)
-        order = epoch_order(self._ids, seed=self._seed, epoch=epoch)
-        return order[place * self.batch : (place + 1) * self.batch], epoch
+        """The windows of a step, and the epoch of the first part, which seeds their noise."""
+        chosen: list[str] = []
+        for part, (ids, size) in enumerate(self._parts):
+            epoch, place = divmod(step, len(ids) // size)
+            chosen += self._order(part, epoch)[place * size : (place + 1) * size]
+        ids, size = self._parts[0]
+        return chosen, step // (len(ids) // size)
+
+    def _order(self, part: int, epoch: int) -> list[str]:
+        if (part, epoch) not in self._orders:
+            self._orders = {key: order for key, order in self._orders.items() if key[0] != part}
+            self._orders[part, epoch] = epoch_order(self._parts[part][0], seed=self._seed, epoch=epoch)
+        return self._orders[part, epoch]
+
+    def epochs(self, steps: int) -> float:
+        ids, size = self._parts[0]
+        return steps * size / len(ids)
 
 
 class _HeldOut:

@@ -104,6 +104,8 @@ class AdaptRecipe(Record):
     lora: Lora = Lora()
     steps: int = Field(default=400, ge=1)
     batch: int = Field(default=8, ge=1)
+    # Of each batch: enough to teach looks, little enough not to take the actions' share of a short training.
+    video_share: float = Field(default=0.125, gt=0, lt=1)
     lr: float = Field(default=2e-3, gt=0)
     warmup: int = Field(default=20, ge=0)
     weight_decay: float = Field(default=0.05, ge=0)
@@ -111,6 +113,9 @@ class AdaptRecipe(Record):
     window_stride_s: float = Field(default=2 / 15, gt=0)
     eval_every: int = Field(default=100, ge=1)
     save_every: int = Field(default=100, ge=1)
-    denoise_steps: int = Field(default=4, ge=1)
+    denoise_steps: int = Field(default=2, ge=1)
     samples: int = Field(default=8, ge=1)
-    seed: int = 0
+    # One thread: nano's tensors are so small that a second one gains little when the machine is idle, and where other
+    # processes run its barriers cost 19 times the work (5.2 s against 0.28 s a step).
+    threads: int = Field(default=1, ge=1)
+    seed: int = Field(default=0, ge=0)

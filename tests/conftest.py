@@ -3,7 +3,10 @@
 from pathlib import Path
 
 import pytest
+import torch
 from synthetic import write_lerobot_v3
+
+torch.set_num_threads(1)  # barriers of two threads cost more than the work wherever another process runs
 
 DATA = Path(__file__).parent / "data"
 

@@ -106,7 +106,7 @@ class AutoencoderFit:
         self.motion_count += len(motion)
         self.motion += (motion.T @ motion).double()
 
-    def finish(self, *, static_channels: int, motion_channels: int, whiten: float = 1.0) -> Autoencoder:
+    def finish(self, *, static_channels: int, motion_channels: int, whiten: float = 0.0) -> Autoencoder:
         """The autoencoder; `whiten` 1 gives every channel unit variance, 0 keeps the pixels' proportions."""
         mean = self.total / self.count
         static_basis, static_scale = _components(

@@ -57,6 +57,7 @@ class Draws:
         level: (N,) uniform in 0..1, one per chunk, shared by its video and its actions.
         video: (N, G, C, h, w) and action: (N, K, A) standard normal, G latent frames per chunk.
         state: (N, state_features) standard normal.
+        context: (T - G, C, h, w) standard normal.
         hide_video, drop_text: () uniform in 0..1, compared with the config's probabilities.
     """
 
@@ -64,6 +65,7 @@ class Draws:
     video: Tensor
     action: Tensor
     state: Tensor
+    context: Tensor
     hide_video: Tensor
     drop_text: Tensor
 
@@ -83,6 +85,9 @@ def draws_for(seed: int, epoch: int, window_id: str, config: NanoConfig) -> Draw
         video=torch.randn(config.chunks, config.latents_per_chunk, config.channels, *config.grid, generator=generator),
         action=torch.randn(config.chunks, config.steps, config.action_width, generator=generator),
         state=torch.randn(config.chunks, config.state_features, generator=generator),
+        context=torch.randn(
+            config.num_latents - config.latents_per_chunk, config.channels, *config.grid, generator=generator
+        ),
         hide_video=hide_video,
         drop_text=drop_text,
     )

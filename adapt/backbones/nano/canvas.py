@@ -33,8 +33,8 @@ def grid(num_views: int) -> tuple[int, int]:
 
 
 def canvas_for(num_views: int) -> tuple[int, int]:
-    """A (height, width) with 20 tokens for one view, 24 for two to four, by the default patch sizes."""
-    return (64, 80) if num_views == 1 else (96, 64) if num_views == 2 else (64, 96)
+    """A (height, width) with 12 tokens for one view, 18 for two, 24 for three or four, by the default patch sizes."""
+    return (48, 64) if num_views == 1 else (96, 48) if num_views == 2 else (64, 96)
 
 
 def _resize(frames: np.ndarray, height: int, width: int) -> Tensor:

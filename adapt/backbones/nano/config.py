@@ -20,7 +20,8 @@ class NanoConfig:
         video_spread: rms change of a latent from the frame before its chunk.
         sigma_floor: below this noise level the velocity loss stops growing.
         hide_video: probability that a training sample's actions see no video, so that `act` can do without.
-        state_noise: standard deviation of the noise on the normalised state features in training.
+        state_noise, context_noise: standard deviation of the noise on state features and clean latents in training.
+        change_floor: the video loss is relative to how much a chunk changes, plus this; 1 is a latent's variance.
     """
 
     state_width: int
@@ -31,23 +32,25 @@ class NanoConfig:
     group: int = 4
     lags: int = 4
     last_command: bool = False
-    canvas: tuple[int, int] = (64, 80)
+    canvas: tuple[int, int] = (48, 64)
     patch: int = 8
     token_patch: int = 2
-    static_channels: int = 24
-    motion_channels: int = 8
+    static_channels: int = 96
+    motion_channels: int = 16
     width: int = 128
-    depth: int = 4
+    depth: int = 3
     heads: int = 4
-    ffn_ratio: int = 4
+    ffn_ratio: int = 2
     text_width: int = 64
     shift: float = 3.0
     sigma_floor: float = 1.0
-    video_spread: float = 0.3
+    video_spread: float = 0.7
     video_weight: float = 0.3
-    hide_video: float = 0.12
+    hide_video: float = 0.3
     text_dropout: float = 0.1
     state_noise: float = 0.1
+    context_noise: float = 0.3
+    change_floor: float = 0.05
 
     def __post_init__(self) -> None:
         cell = self.patch * self.token_patch

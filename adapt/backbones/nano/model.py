@@ -24,9 +24,16 @@ HEAD_MODULES = ("state_encoder", "action_encoder", "action_decoder")
 
 @dataclass(frozen=True)
 class Context:
-    """What is known at the start: clean (B, 1 + G * context, C, h, w); text (B, text_width), all zero for none."""
+    """What is known at the start.
+
+    Args:
+        clean: (B, 1 + G * context, C, h, w), of which predictions are changes.
+        seen: the same as the network sees it; training blurs it with noise.
+        text: (B, text_width), all zero for none.
+    """
 
     clean: Tensor
+    seen: Tensor
     text: Tensor
 
 
@@ -80,7 +87,7 @@ class NanoWAM(nn.Module):
     def remember(self, context: Context) -> list[KeysValues]:
         """Keys and values of the clean video in every transformer block."""
         frames = context.clean.shape[1]
-        tokens = self.video_encoder(self._patch(context.clean)) + self.time[:frames, None] + self.place + self.kind[0]
+        tokens = self.video_encoder(self._patch(context.seen)) + self.time[:frames, None] + self.place + self.kind[0]
         condition = self._condition(torch.zeros(len(context.clean), 1), context.text)
         mask = clean_mask(self.config, (frames - 1) // self.config.latents_per_chunk)
         tokens, memory = tokens.flatten(1, 2), []

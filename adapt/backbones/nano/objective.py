@@ -8,18 +8,26 @@ A chunk's video and actions share their noise level.
 import torch
 from torch import Tensor, nn
 
+from adapt.backbones.nano.autoencoder import hold
 from adapt.backbones.nano.batch import Batch, Draws
 from adapt.backbones.nano.config import NanoConfig
 from adapt.backbones.nano.model import Context, Noisy, nano_of
 
 
 def loss(model: nn.Module, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-    """`loss`, `video_loss` and `action_loss`, each a mean over what is there; whole windows only."""
+    """`loss`, `video_loss` and `action_loss`, each a mean over what is there; whole windows only.
+
+    A chunk's video error is divided by how much its video changes, or the few chunks with much motion would rule and
+    still pictures come out noisy.
+    """
     config = nano_of(model).config
     level = lean(draws.level, config.shift)
     video, action = model(*noised(config, batch, draws, level=level))
     weight = level.clamp_min(config.sigma_floor) ** -2
-    video_error = (video - chunked(config, batch.latents)).square().mean((2, 3, 4, 5))
+    truth = chunked(config, batch.latents)
+    last = hold(batch.latents[:, : -1 : config.latents_per_chunk], config.static_channels)[:, :, None]
+    change = (truth - last).square().mean((2, 3, 4, 5))
+    video_error = (video - truth).square().mean((2, 3, 4, 5)) / (change + config.change_floor)
     action_error = (action - batch.action).square().mean(-1)
     counts = (batch.action_valid & batch.has_action[:, None, None]).float()
     video_loss = (video_error * weight).mean()
@@ -30,8 +38,10 @@ def loss(model: nn.Module, batch: Batch, draws: Draws) -> dict[str, Tensor]:
 
 def noised(config: NanoConfig, batch: Batch, draws: Draws, *, level: Tensor) -> tuple[Context, Noisy]:
     """What the network sees of a training batch at noise levels (B, N)."""
+    clean = batch.latents[:, : -config.latents_per_chunk]
     context = Context(
-        clean=batch.latents[:, : -config.latents_per_chunk],
+        clean=clean,
+        seen=clean + config.context_noise * draws.context,
         text=batch.text * (draws.drop_text >= config.text_dropout)[:, None],
     )
     noisy = Noisy(

@@ -38,7 +38,7 @@ def act(model: nn.Module, batch: Batch, *, denoise_steps: int, noise: Chunk, hid
     The mean over the samples axis is the better guess, one sample the honest draw.
     """
     nano = nano_of(model)
-    context = Context(batch.latents, batch.text)
+    context = Context(clean=batch.latents, seen=batch.latents, text=batch.text)
     past, rest = divmod(batch.latents.shape[1] - 1, nano.config.latents_per_chunk)
     assert rest == 0 and past < nano.config.chunks, f"{batch.latents.shape[1]} latent frames are no context"
     samples = noise.action.shape[1]

@@ -7,11 +7,11 @@ from adapt.backbones.nano.config import NanoConfig, tiny
 from adapt.backbones.nano.layout import Layout, inference, training
 
 
-def test_the_default_sequence_has_400_tokens_in_four_kinds() -> None:
+def test_the_default_sequence_has_280_tokens_in_four_kinds() -> None:
     layout = training(NanoConfig(state_width=26, action_width=26))
     sizes = {kind: sum(s.stop - s.start for s in layout.segments if s.kind == kind) for kind in KINDS}
-    assert sizes == {"clean": 7 * 20, "noisy": 8 * 20, "action": 96, "state": 4}
-    assert len(layout) == 400
+    assert sizes == {"clean": 7 * 12, "noisy": 8 * 12, "action": 96, "state": 4}
+    assert len(layout) == 280
 
 
 def test_each_kind_of_query_sees_as_many_keys_as_the_table_says() -> None:

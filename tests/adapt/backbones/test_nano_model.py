@@ -73,7 +73,8 @@ def test_clean_frames_reach_only_the_blocks_after_them(
     inputs: tuple[Context, Noisy], frame: int, first_block: int
 ) -> None:
     model, (context, noisy) = awake(CONFIG), inputs
-    other = replace(context, clean=bumped(context.clean, frame))
+    clean, seen = bumped(context.clean, frame), bumped(context.seen, frame)
+    other = replace(context, clean=clean, seen=seen)
     wanted = [block >= first_block for block in range(3)]
     assert changed(model(context, noisy), model(other, noisy)) == (wanted, wanted)
 
@@ -113,7 +114,9 @@ def test_hidden_video_does_not_reach_actions_but_actions_reach_video(inputs: tup
     model, (context, noisy) = awake(CONFIG), inputs
     noisy = replace(noisy, hide_video=torch.tensor([False, True]))
     _, action = model(context, noisy)
-    _, other = model(replace(context, clean=context.clean + 1), replace(noisy, video=noisy.video - 1))
+    _, other = model(
+        replace(context, clean=context.clean + 1, seen=context.seen + 1), replace(noisy, video=noisy.video - 1)
+    )
     assert torch.equal(action[1], other[1])
     assert not torch.equal(action[0], other[0])
     video, _ = model(context, noisy)
@@ -126,7 +129,7 @@ def test_a_sample_does_not_depend_on_its_neighbours_in_the_batch(inputs: tuple[C
     model, (context, noisy) = awake(CONFIG), inputs
     both = model(context, noisy)
     alone = model(
-        Context(context.clean[:1], context.text[:1]),
+        Context(context.clean[:1], context.seen[:1], context.text[:1]),
         Noisy(noisy.blocks, *(getattr(noisy, name)[:1] for name in list(Noisy.__dataclass_fields__)[1:])),
     )
     for a, b in zip(alone, both, strict=True):

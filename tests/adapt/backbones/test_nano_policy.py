@@ -14,7 +14,7 @@ from adapt.backbones.nano.model import HEAD_MODULES, LORA_TARGETS, build
 from adapt.backbones.nano.objective import lean, loss, noised
 from adapt.backbones.nano.policy import Chunk, act, noise_for
 
-CONFIG = replace(tiny(), state_noise=0.0, hide_video=0.0, text_dropout=0.0)
+CONFIG = replace(tiny(), state_noise=0.0, context_noise=0.0, hide_video=0.0, text_dropout=0.0)
 
 
 def context_of(batch: Batch, config: NanoConfig, chunks: int) -> Batch:
