@@ -38,6 +38,7 @@ class AdapterRecord(Record):
     recipe: dict[str, Any]
     verdict: str
     reason: str
+    trained_on: tuple[str, ...]  # content hashes of the training episodes, so that nobody judges on them
     licences: tuple[str, ...]
     provenance: dict[str, str]
     files: dict[str, str]
@@ -74,8 +75,8 @@ def refuse_wrong_base(record: AdapterRecord, base_sha256: str, base: str) -> Non
         )
 
 
-def write_folder(out: Path, files: dict[str, bytes], record: dict[str, Any], copies: dict[str, Path]) -> AdapterRecord:
-    """Write an adapter directory atomically: files, copies, then the record with their hashes, then the name.
+def write_folder(out: Path, files: dict[str, bytes], record: dict[str, Any]) -> AdapterRecord:
+    """Write an adapter directory atomically: files, then the record with their hashes, then the name.
 
     Raises:
         UsageError: `out` exists.
@@ -89,8 +90,6 @@ def write_folder(out: Path, files: dict[str, bytes], record: dict[str, Any], cop
     partial.mkdir(parents=True)
     for name, content in files.items():
         write_atomic(partial / name, content)
-    for name, source in copies.items():
-        shutil.copyfile(source, partial / name)
     hashes = {p.name: file_sha256(p) for p in sorted(partial.iterdir())}
     complete = AdapterRecord(**record, files=hashes)
     complete.write_json(partial / RECORD)

@@ -2,7 +2,8 @@
 
     step-000300/model.safetensors       trainable parameters only, and their moving average
     step-000300/optimizer.safetensors   exp_avg.<name>, exp_avg_sq.<name>
-    step-000300/checkpoint.json         step, sha256 of both files; written last inside the partial folder
+    step-000300/curves.json             loss and held-out error so far
+    step-000300/checkpoint.json         step, sha256 of every file; written last inside the partial folder
 
 A folder gets its final name only when it is whole, so a kill at any instant leaves the previous checkpoint.
 The random state needs no saving: every draw depends on (seed, epoch, window), the position on the step.
@@ -18,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from schemas.errors import DataError
-from schemas.record import Record
+from schemas.record import Record, sync, write_atomic
 from wamdata.shards import file_sha256
 
 MODEL, OPTIMIZER, RECORD = "model.safetensors", "optimizer.safetensors", "checkpoint.json"
@@ -30,7 +31,6 @@ class Checkpoint(Record):
 
     step: int
     files: dict[str, str]
-    facts: dict[str, float]
 
 
 def save(
@@ -39,7 +39,7 @@ def save(
     tensors: dict[str, Tensor],
     optimizer: torch.optim.Optimizer,
     names: dict[Tensor, str],
-    facts: dict[str, float],
+    extra: dict[str, bytes],
 ) -> Path:
     """Write `step-NNNNNN` below `folder`, atomically; older ones beyond KEPT go."""
     final = folder / f"step-{step:06d}"
@@ -49,12 +49,14 @@ def save(
     save_file({n: t.detach().contiguous() for n, t in tensors.items()}, partial / MODEL)
     save_file(_optimizer_tensors(optimizer, names), partial / OPTIMIZER)
     for name in (MODEL, OPTIMIZER):
-        _sync(partial / name)
-    files = {name: file_sha256(partial / name) for name in (MODEL, OPTIMIZER)}
-    Checkpoint(step=step, files=files, facts=facts).write_json(partial / RECORD)
+        sync(partial / name)
+    for name, content in extra.items():
+        write_atomic(partial / name, content)
+    files = {name: file_sha256(partial / name) for name in (MODEL, OPTIMIZER, *extra)}
+    Checkpoint(step=step, files=files).write_json(partial / RECORD)
     shutil.rmtree(final, ignore_errors=True)
     os.replace(partial, final)
-    _sync(folder)
+    sync(folder)
     for old in _folders(folder)[:-KEPT]:
         shutil.rmtree(old)
     return final
@@ -69,7 +71,9 @@ def newest(folder: Path) -> tuple[Path, Checkpoint] | None:
                 return path, record
         except DataError:
             pass
-        os.replace(path, path.with_name(path.name + ".broken"))
+        broken = path.with_name(path.name + ".broken")
+        shutil.rmtree(broken, ignore_errors=True)
+        os.replace(path, broken)
     return None
 
 
@@ -111,11 +115,3 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer, names: dict[Tensor, str
 
 def _folders(folder: Path) -> list[Path]:
     return sorted(p for p in folder.glob("step-*") if p.is_dir() and p.suffix == "")
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -65,7 +65,7 @@ def judge(
             predictions["base"] = backbone.act(models["base"], order, draws=1, **common).action
         predictions |= all_baselines(_training_windows(clips, backbone), windows, clips.embodiment)
         action = score_actions(windows, predictions, clips.embodiment)
-        figures = _examples(windows, predictions, clips, backbone)
+        figures = _examples(windows, [s.clip_key for s in with_actions], predictions, clips, backbone)
     video, clips_shown, sheet = _video(backbone, order, prediction) if order else (None, {}, None)
     return Judged(action, video, Figures(examples=figures or (), videos=clips_shown, contact_sheet=sheet))
 
@@ -106,17 +106,20 @@ def episode_names(clips: Clips) -> dict[str, str]:
 
 
 def _examples(
-    windows: ActionWindows, predictions: Mapping[str, np.ndarray], clips: Clips, backbone: Backbone
+    windows: ActionWindows,
+    clip_keys: Sequence[str],
+    predictions: Mapping[str, np.ndarray],
+    clips: Clips,
+    backbone: Backbone,
 ) -> tuple[Example, ...]:
-    """The first held-out episodes, whole, with the chunks that were predicted on them."""
-    names = episode_names(clips)
+    """The first held-out clips, whole, with the chunks that were predicted on them."""
+    names, keys = episode_names(clips), np.array(clip_keys)
     shown: list[Example] = []
     for clip in clips.stream("test"):
-        mine = np.flatnonzero(windows.episode == names[clip.key])
+        mine = np.flatnonzero(keys == clip.key)
         if len(shown) == EXAMPLES or not len(mine):
             continue
         rows = on_time_base(clip, clips.embodiment, backbone.time_base)
-        mine = mine[windows.start[mine] < len(rows)]
         chunks = {
             name: tuple(Chunk(int(windows.start[i]), predictions[name][i]) for i in mine)
             for name in ("model", "without_video", "base")

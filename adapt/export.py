@@ -61,11 +61,12 @@ def export_adapter(
         "recipe": recipe.as_dict() | {"play": Path(recipe.play).name, "base": base_name},
         "verdict": report.verdict,
         "reason": report.reason,
+        "trained_on": tuple(sorted(s.content_sha256 for s in play.manifest.samples if s.split == "train")),
         "licences": licences,
         "provenance": {k: v for k, v in report.provenance.items() if k != "command"},
     }
     files["README.md"] = card(record, report.notes).encode()
-    return write_folder(out, files, record, {})
+    return write_folder(out, files, record)
 
 
 def load_adapter(folder: Path, base: Path | None = None) -> tuple[Backbone, nn.Module, Embodiment, AdapterRecord]:
@@ -89,7 +90,8 @@ def load_adapter(folder: Path, base: Path | None = None) -> tuple[Backbone, nn.M
     else:
         if base is None:
             raise UsageError(f"{folder}: a LoRA adapter. Give its base, {record.base_name!r}, with --base DIR.")
-        read_record(base)
+        if read_record(base).kind != "full":
+            raise UsageError(f"{base}: holds a LoRA adapter, which is no base. Give {record.base_name!r}.")
         tensors = load_file(base / FULL)
         refuse_wrong_base(record, base_fingerprint(tensors), str(base))
         backbone.load_base(model, base / FULL)
@@ -111,7 +113,7 @@ def _peft_files(model: nn.Module) -> dict[str, bytes]:
 def _with_peft_files(model: nn.Module, folder: Path, record: AdapterRecord, backbone: Backbone) -> nn.Module:
     import peft
 
-    wrapped = with_lora(model, Lora.model_validate(record.recipe["lora"]), backbone)
+    wrapped = with_lora(model, Lora.model_validate(record.recipe["lora"]), backbone, seed=0)
     result = peft.set_peft_model_state_dict(wrapped, load_file(folder / "adapter_model.safetensors"))
     if result.unexpected_keys:
         raise DataError(f"{folder}: adapter key {result.unexpected_keys[0]!r} has no place in this base.")
@@ -125,4 +127,3 @@ def _check(got: str, wanted: str, folder: Path) -> None:
 
 def _plain(embodiment: Embodiment) -> dict:
     return embodiment.model_dump(mode="json", by_alias=True, exclude_defaults=True) | {"schema": embodiment.schema_id}
-

@@ -39,6 +39,10 @@ def judge_adapter(
     cache = out / "test.tar"
     windows = judged_windows(clips, backbone.time_base, split="test", view_size=backbone.view_size(robot))
     count = encode_to(cache, windows, backbone, robot, judged=True, on_window=lambda n: on_progress(n, 0, "windows"))
+    if not shards.manifest.split_keys("train"):
+        raise DataError(
+            f"{shards.folder}: no training part to fit the baselines on. Assign parts with `wam shard split`."
+        )
     test = load_latents(cache)
     cache.unlink()
     if not test:
@@ -60,10 +64,18 @@ def judge_adapter(
         video=judged.video,
         training=None,
         rejects={},
-        notes=("judged again by `wam eval`; whether these episodes were trained on is not known here",),
+        notes=(_overlap(shards, record.trained_on),),
         provenance={
             "adapter weights": record.weights_sha256[:16],
             "source fingerprint": shards.manifest.fingerprint[:16],
         },
     )
     return report, write_report(out, report, judged.figures)
+
+
+def _overlap(shards: Shards, trained_on: tuple[str, ...]) -> str:
+    """Whether the adapter was trained on what it is judged on here."""
+    seen = [s.episode for s in shards.manifest.samples if s.split == "test" and s.content_sha256 in trained_on]
+    if seen:
+        return f"NOT HELD OUT: the adapter was trained on {len(seen)} of these episodes, {seen[0]} among them"
+    return "judged again by `wam eval` on episodes that the adapter was not trained on"

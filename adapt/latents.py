@@ -25,7 +25,7 @@ from schemas.manifest import Manifest, Split
 from schemas.recipe import TimeBase
 from wamdata.clips import Clip
 from wamdata.shards import stream_clips
-from wamdata.windows import Rows, cut_windows, on_time_base, window_starts
+from wamdata.windows import Rows, cut_windows, has_frames, has_one_text, on_time_base, window_starts
 
 _ARRAYS = tuple(f.name for f in fields(Latents) if f.type is np.ndarray or f.type == "np.ndarray")
 
@@ -58,11 +58,14 @@ def judged_windows(clips: Clips, time_base: TimeBase, *, split: Split, view_size
         rows = on_time_base(clip, clips.embodiment, time_base)
         starts, chunks = [], []
         for anchor in judged_anchors(rows, time_base):
-            context = min(anchor // time_base.steps, time_base.chunks - 1)
-            start = anchor - context * time_base.steps
-            if rows.valid[start : anchor + time_base.steps].all():
-                starts.append(start)
-                chunks.append(context + 1)
+            past = min(anchor // time_base.steps, time_base.chunks - 1)
+            for context in range(past, -1, -1):  # as much past as there is under the same instruction
+                start, stop = anchor - context * time_base.steps, anchor + time_base.steps
+                whole = rows.valid[start:stop].all() and has_frames(clip, rows, start, context + 1, time_base)
+                if whole and has_one_text(clip, rows, start, stop):
+                    starts.append(start)
+                    chunks.append(context + 1)
+                    break
         yield from cut_windows(clip, rows, starts, clips.embodiment, time_base, view_size=view_size, chunks=chunks)
 
 

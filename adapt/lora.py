@@ -1,12 +1,13 @@
 """LoRA through peft: which modules, and the heads that are trained in full beside it."""
 
+import torch
 from torch import nn
 
 from adapt.backbones.base import Backbone
 from schemas.recipe import Lora
 
 
-def with_lora(model: nn.Module, lora: Lora, backbone: Backbone) -> nn.Module:
+def with_lora(model: nn.Module, lora: Lora, backbone: Backbone, *, seed: int) -> nn.Module:
     """`model` wrapped by peft: adapters on the backbone's linears, its heads trainable copies, all else frozen.
 
     peft starts B at zero, so a fresh adapter changes nothing; the heads start as the base's.
@@ -22,7 +23,9 @@ def with_lora(model: nn.Module, lora: Lora, backbone: Backbone) -> nn.Module:
         modules_to_save=[*backbone.head_modules],
         bias="none",
     )
-    return peft.get_peft_model(model, config)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)  # peft draws A from the global generator
+        return peft.get_peft_model(model, config)
 
 
 def base_tensors(model: nn.Module) -> dict:

@@ -22,7 +22,8 @@ from schemas.recipe import AdaptRecipe, TimeBase
 from schemas.record import write_atomic
 from schemas.report import Report, SplitPart
 from schemas.yaml_io import write_yaml
-from wamdata.shards import read_manifest
+from wamdata.lock import locked
+from wamdata.shards import read_manifest, verify_shards
 
 RECIPE = "recipe.yaml"
 LATENTS, TRAIN, EVAL, ADAPTER = "latents", "train", "eval", "adapter"
@@ -38,8 +39,18 @@ class Shards:
 
     @classmethod
     def open(cls, folder: Path, embodiment: Embodiment | None = None) -> "Shards":
+        """Shards seen as `embodiment`, by default as the robot they were ingested with.
+
+        Raises:
+            UsageError: `embodiment` has a camera that the shards do not hold.
+        """
         manifest = read_manifest(folder)
-        return cls(folder, manifest, embodiment or manifest.embodiment)
+        robot = embodiment or manifest.embodiment
+        held = [c.key for c in manifest.embodiment.model_cameras]
+        missing = [c.key for c in robot.model_cameras if c.key not in held]
+        if missing:
+            raise UsageError(f"{folder}: holds no camera {missing[0]!r} (it has {', '.join(held)}). Ingest again.")
+        return cls(folder, manifest, robot)
 
 
 @dataclass(frozen=True)
@@ -84,16 +95,30 @@ def adapt(
     watch = watch or Watch()
     recipe = resolve(recipe)
     info = backbone_info(recipe.backbone)
+    _refuse(play, video)
     inputs = _inputs(recipe, info, play, video)
     done = {name: stage.finished(run / name, name, inputs[name]) for name in inputs}
-    run.mkdir(parents=True, exist_ok=True)
     if not all(done.values()):
-        _Work(run, recipe, info, play, video, inputs, done, command, watch).finish()
+        run.mkdir(parents=True, exist_ok=True)
+        with locked(run):
+            _Work(run, recipe, info, play, video, inputs, done, command, watch).finish()
     else:
         for name in inputs:
             watch.stage(name, True)
     report = Report.read_json(run / EVAL / "report.json")
     return RunResult(report, run / EVAL / "report.html", run / ADAPTER / "export")
+
+
+def _refuse(play: Shards, video: Shards | None) -> None:
+    if video and not video.embodiment.is_action_free:
+        raise UsageError(
+            f"{video.folder}: robot {video.embodiment.name!r} has actions, and --video is for action-free video. "
+            "Merge play data of one robot with `wam shard merge`."
+        )
+    if not play.embodiment.model_cameras:
+        raise UsageError(f"robot {play.embodiment.name!r} has no camera: a world action model needs one at least.")
+    if not play.embodiment.is_action_free and not play.embodiment.state_width:
+        raise UsageError(f"robot {play.embodiment.name!r} has actions but no state: give its state components.")
 
 
 def _inputs(recipe: AdaptRecipe, info: BackboneInfo, play: Shards, video: Shards | None) -> dict[str, dict[str, Any]]:
@@ -103,17 +128,30 @@ def _inputs(recipe: AdaptRecipe, info: BackboneInfo, play: Shards, video: Shards
         "play": play.manifest.fingerprint,
         "robot": play.embodiment.digest(),
         "video": video.manifest.fingerprint if video else "none",
-        "base": _base_id(recipe.base),
+        "video_robot": video.embodiment.digest() if video else "none",
+        "base": _base_id(recipe.base, play.manifest),
         "backbone_version": info.version,
     } | {k: values[k] for k in ("backbone", "time_base", "derived_state", "window_stride_s", "seed")}
-    train_fields = ("lora", "steps", "batch", "video_share", "lr", "warmup", "weight_decay", "ema", "eval_every", "denoise_steps")
+    train_fields = (
+        "lora",
+        "steps",
+        "batch",
+        "video_share",
+        "lr",
+        "warmup",
+        "weight_decay",
+        "ema",
+        "eval_every",
+        "denoise_steps",
+    )
     train = {"latents": stage.Stage(name=LATENTS, inputs=latents).fingerprint} | {k: values[k] for k in train_fields}
     judged = {"train": stage.Stage(name=TRAIN, inputs=train).fingerprint, "samples": recipe.samples}
     exported = {"eval": stage.Stage(name=EVAL, inputs=judged).fingerprint}
     return {LATENTS: latents, TRAIN: train, EVAL: judged, ADAPTER: exported}
 
 
-def _base_id(base: str | None) -> str:
+def _base_id(base: str | None, manifest: Manifest) -> str:
+    """Hash of a base's weights; a base that was trained on what is held out here is refused."""
     from adapt.adapter import read_record
 
     if base is None:
@@ -121,6 +159,12 @@ def _base_id(base: str | None) -> str:
     record = read_record(Path(base))
     if record.kind != "full":
         raise UsageError(f"{base}: holds a LoRA adapter, which is no base. Give the base that it was trained on.")
+    seen = [s.episode for s in manifest.samples if s.split != "train" and s.content_sha256 in record.trained_on]
+    if seen:
+        raise UsageError(
+            f"{base}: was trained on {seen[0]}, which is held out here, so the report would not be honest. "
+            "Use the split that the base was trained with."
+        )
     return record.weights_sha256
 
 
@@ -161,7 +205,7 @@ class _Work:
         ):
             self.watch.stage(name, self.done[name] is not None)
             if self.done[name] is None:
-                (self.run / name).mkdir(parents=True, exist_ok=True)
+                stage.begin(self.run / name, name, self.inputs[name])
                 started = time.monotonic()
                 facts = work(self.run / name) | {"seconds": round(time.monotonic() - started, 1)}
                 self.done[name] = stage.finish(self.run / name, name, self.inputs[name], facts)
@@ -169,6 +213,9 @@ class _Work:
     def _latents(self, folder: Path) -> dict[str, Any]:
         from adapt.latents import encode_to, judged_windows, training_windows
 
+        for clips in (self.play, self.video):
+            if clips:
+                verify_shards(clips.folder, clips.manifest)
         stride = max(1, round(self.recipe.window_stride_s * self.time_base.action_hz))
         fit_on = [self.play] + ([self.video] if self.video else [])
         if self.recipe.base:
@@ -185,7 +232,7 @@ class _Work:
             sets[split] = judged_windows(self.play, self.time_base, split=split, view_size=size)
         if self.video:
             view = backbone.view_size(self.video.embodiment)
-            sets["video"] = training_windows(self.video, self.time_base, stride=stride, view_size=view, split=None)
+            sets["video"] = training_windows(self.video, self.time_base, stride=stride, view_size=view)
         counts, total = {}, 0
         for name, windows in sets.items():
             robot = self.video.embodiment if name == "video" else self.play.embodiment
@@ -218,7 +265,7 @@ class _Work:
         backbone.load_base(model, Path(self.recipe.base) / FULL)
         base = backbone.build(self.recipe.seed)
         backbone.load_base(base, Path(self.recipe.base) / FULL)
-        return backbone, with_lora(model, self.recipe.lora, backbone), base
+        return backbone, with_lora(model, self.recipe.lora, backbone, seed=self.recipe.seed), base
 
     def _train(self, folder: Path) -> dict[str, Any]:
         from adapt.latents import load_latents
@@ -257,7 +304,9 @@ class _Work:
         self.watch.progress("judge", 0, 1, f"{len(test)} held-out windows")
         judged = judge(backbone, {"model": model} | ({"base": base} if base else {}), test, self.play, self.recipe)
         held_out = self._split()["test"].episodes
-        if not test:
+        if self.play.embodiment.is_action_free:
+            words = verdict(None, has_base=False, episodes=0)
+        elif not test:
             words = ("FAIL", "no episode could be held out (three sessions are needed), so nothing was judged")
         else:
             words = verdict(judged.action, has_base=base is not None, episodes=len(held_out))

@@ -10,7 +10,7 @@ from typing import Any
 from schemas.errors import UsageError
 from schemas.record import Record, sha256_of
 
-DONE = "stage.json"
+STARTED, DONE = "inputs.json", "stage.json"
 
 
 class Stage(Record):
@@ -26,24 +26,30 @@ class Stage(Record):
 
 
 def finished(folder: Path, name: str, inputs: dict[str, Any]) -> Stage | None:
-    """The finished stage in `folder`, or None if it has yet to be made.
+    """The finished stage in `folder`, or None if it has yet to be made or finished.
 
     Raises:
-        UsageError: it was made from other inputs; names the first that differs.
+        UsageError: it was made, or begun, from other inputs; names the first that differs.
     """
-    path = folder / DONE
+    path = folder / DONE if (folder / DONE).exists() else folder / STARTED
     if not path.exists():
         return None
     stage = Stage.read_json(path)
     wanted = Stage(name=name, inputs=inputs)
     if stage.fingerprint == wanted.fingerprint:
-        return stage
+        return stage if path.name == DONE else None
     field = next((k for k in {**inputs, **stage.inputs} if inputs.get(k) != stage.inputs.get(k)), "name")
     before, now = _short(stage.inputs.get(field)), _short(inputs.get(field))
     raise UsageError(
         f"{folder}: was made by another recipe ({field} was {before}, is now {now}). "
         "Give a new --out, or delete that folder and those after it."
     )
+
+
+def begin(folder: Path, name: str, inputs: dict[str, Any]) -> None:
+    """Note what a stage is being made from, so that a half-made one is not continued under another recipe."""
+    folder.mkdir(parents=True, exist_ok=True)
+    Stage(name=name, inputs=inputs).write_json(folder / STARTED)
 
 
 def finish(folder: Path, name: str, inputs: dict[str, Any], facts: dict[str, Any] | None = None) -> Stage:

@@ -20,9 +20,9 @@ from adapt.backbones.base import Backbone, Latents, count, trainable
 from adapt.curves import CURVES, Curves, thinned
 from schemas.errors import DataError
 from schemas.recipe import AdaptRecipe
-from schemas.record import write_atomic
+from schemas.record import sync, write_atomic
 from schemas.report import CurvePoint, Training
-from wamdata.order import epoch_order
+from wamdata.order import epoch_order, sample_seed
 
 BEST = "best.safetensors"
 
@@ -74,6 +74,7 @@ def train(
     model.train()
     for step in range(first, recipe.steps):
         ids, epoch = plan.at(step)
+        torch.manual_seed(sample_seed(recipe.seed, step, "dropout"))  # the one draw that is not a sample's own
         _set_lr(optimizer, learning_rate_scale(step, recipe))
         losses = backbone.loss(model, [samples[i] for i in ids], seed=recipe.seed, epoch=epoch)
         optimizer.zero_grad(set_to_none=True)
@@ -99,7 +100,7 @@ def train(
         on_tick(Tick(done, recipe.steps, loss, val_error, first))
         if stop_after is not None and done - first >= stop_after:
             break
-    load_trainable(model, checkpoint.load_tensors(folder / BEST) if (folder / BEST).exists() else average)
+    load_trainable(model, checkpoint.load_tensors(folder / BEST) if stop_after is None else average)
     return Training(
         steps=recipe.steps,
         chosen_step=curves.best_step,
@@ -147,7 +148,9 @@ class _Order:
     def __init__(self, play: list[str], video: list[str], recipe: AdaptRecipe) -> None:
         films = min(max(1, round(recipe.video_share * recipe.batch)), recipe.batch - 1) if play and video else 0
         films = recipe.batch if video and not play else films
-        self._parts = [(sorted(ids), min(n, len(ids))) for ids, n in ((play, recipe.batch - films), (video, films)) if ids and n]
+        self._parts = [
+            (sorted(ids), min(n, len(ids))) for ids, n in ((play, recipe.batch - films), (video, films)) if ids and n
+        ]
         self._seed = recipe.seed
         self._orders: dict[tuple[int, int], list[str]] = {}
 
@@ -172,7 +175,7 @@ class _Order:
 
 
 class _HeldOut:
-    """Action error on the validation part, of the averaged weights; video loss where there are no actions."""
+    """Action error on the validation part, of the averaged weights; None where there are no actions."""
 
     def __init__(self, backbone: Backbone, val: Sequence[Latents], recipe: AdaptRecipe) -> None:
         self._backbone, self._recipe = backbone, recipe
@@ -200,6 +203,7 @@ def _judged(curves: Curves, step: int, error: float | None, average: dict[str, T
     if error is None or error <= best:
         partial = folder / f"{BEST}.partial"
         save_file({n: t.contiguous() for n, t in average.items()}, partial)
+        sync(partial)
         partial.replace(folder / BEST)
         curves = curves.model_copy(update={"best_step": step})
     if error is None:
@@ -238,9 +242,9 @@ def _save(
     curves: Curves,
 ) -> None:
     tensors = {f"weight.{n}": p for n, p in parameters.items()} | {f"average.{n}": t for n, t in average.items()}
-    path = checkpoint.save(folder, step, tensors, optimizer, names, {"best_step": float(curves.best_step)})
-    curves.write_json(path / CURVES)
-    write_atomic(folder / CURVES, (path / CURVES).read_bytes())
+    content = curves.model_dump_json(indent=1).encode()
+    checkpoint.save(folder, step, tensors, optimizer, names, {CURVES: content})
+    write_atomic(folder / CURVES, content)
 
 
 def _resume(

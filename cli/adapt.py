@@ -29,7 +29,9 @@ def adapt(
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     last_command: Annotated[bool, typer.Option(help="Also give the model its last command.")] = False,
-    split_by: Annotated[str, typer.Option(help="hash (of sessions) or order (last ones are held out).")] = "hash",
+    split_by: Annotated[
+        str | None, typer.Option(help="hash (of sessions, the default) or order: hold out the last.")
+    ] = None,
     strict: Annotated[bool, typer.Option(help="Exit with 1 unless the verdict is OFFLINE PASS.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Ingest and plan, but do not train.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Accept a drafted robot with open questions.")] = False,
@@ -45,17 +47,19 @@ def adapt(
     """
     hide = quiet or json
     options = {"yes": yes, "executor": executor, "ray_address": ray_address, "quiet": hide}
-    split = {"by": split_by}
+    split = {"by": split_by} if split_by else None
     given = {"backbone": backbone, "base": str(base) if base else None}
     given |= {"steps": steps, "batch": batch, "lr": lr, "seed": seed}
     settings = _settings(recipe, given, last_command=last_command)
     from cli import sources as source
 
+    _recipe(settings, None, None)  # a mistake in the settings is told before anything is ingested
     play = source.shards_of(sources, out / "shards", robot=robot, task=task, split=split, **options)
     films = None
     if video is not None:
+        whole = None if source.is_shards(video) else {"val": 0, "test": 0}
         films = source.shards_of(
-            [video], out / "video_shards", robot=None, task=video_task, split={"val": 0, "test": 0}, **options
+            [video], out / "video_shards", robot=None, task=video_task, split=whole, blank_text=True, **options
         )
     from adapt.run import Watch
     from adapt.run import adapt as run_adapt
@@ -108,11 +112,14 @@ def _settings(recipe: Path | None, given: dict, *, last_command: bool) -> dict:
 
 
 def _recipe(settings: dict, play, films):
+    from adapt.backbones import backbone_info
     from schemas.recipe import AdaptRecipe
     from schemas.yaml_io import parse
 
-    folders = {"play": str(play.folder), "video": str(films.folder) if films else None}
-    return parse(AdaptRecipe, settings | folders, "settings")
+    folders = {"play": str(play.folder) if play else "", "video": str(films.folder) if films else None}
+    recipe = parse(AdaptRecipe, settings | folders, "settings")
+    backbone_info(recipe.backbone)
+    return recipe
 
 
 class _Bars:

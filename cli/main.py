@@ -34,6 +34,11 @@ def main() -> None:
     except WamError as error:
         sys.stderr.write(f"wam: {error}\n")
         sys.exit(2)
+    except OSError as error:
+        sys.stderr.write(
+            f"wam: {error.filename or 'a file'}: {error.strerror or error}. Check the path and the disk.\n"
+        )
+        sys.exit(2)
     except KeyboardInterrupt:
         sys.stderr.write("wam: stopped. Run the same command again to go on where it stopped.\n")
         sys.exit(130)

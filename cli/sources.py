@@ -20,6 +20,7 @@ def shards_of(
     ray_address: str | None,
     quiet: bool,
     split: dict | None = None,
+    blank_text: bool = False,
 ):
     """Open shards: the folder itself, or those ingested from logs into `out` (finished ones are recognised)."""
     from adapt.run import Shards
@@ -29,12 +30,17 @@ def shards_of(
     from schemas.yaml_io import parse
 
     if len(sources) == 1 and is_shards(sources[0]):
+        if task or split:
+            raise UsageError(
+                f"{sources[0]}: shards hold their words and split. Use `wam ingest`, or `wam shard split`."
+            )
         return Shards.open(sources[0], load_embodiment(robot) if robot else None)
     shards = [s for s in sources if is_shards(s)]
     if shards:
         raise UsageError(f"{shards[0]}: holds shards, the others raw logs. Merge shards with `wam shard merge` first.")
     name = robot or drafted_robot(sources[0], out.with_name(out.name + ".robot.yaml"), yes=yes)
     values = {"sources": [str(s) for s in sources], "robot": name, "task": task} | ({"split": split} if split else {})
+    values |= {"filters": {"blank_text": "keep"}} if blank_text else {}
     recipe = parse(IngestRecipe, values, "options")
     run(recipe, out, executor=executor, ray_address=ray_address, quiet=quiet)
     return Shards.open(out, load_embodiment(name))

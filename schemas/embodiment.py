@@ -135,6 +135,16 @@ class Component(Record):
             raise ValueError(f"component {self.name!r}: {len(self.columns)} columns but {len(self.joints)} joints")
         if isinstance(self.unit, tuple) and len(self.unit) != self.width:
             raise ValueError(f"component {self.name!r}: {len(self.unit)} units for {self.width} columns")
+        if self.columns is not None and (not self.columns or min(self.columns) < 0):
+            raise ValueError(f"component {self.name!r}: columns are numbers from 0 on, one at least")
+        if self.rotation and self.width != 3 + ROTATION_WIDTH[self.rotation]:
+            wanted = 3 + ROTATION_WIDTH[self.rotation]
+            raise ValueError(
+                f"component {self.name!r}: a pose in {self.rotation} has {wanted} columns, not {self.width}"
+            )
+        for values in (self.to_si.scale, self.to_si.offset) if self.to_si else ():
+            if isinstance(values, tuple) and len(values) != self.width:
+                raise ValueError(f"component {self.name!r}: {len(values)} values in to_si for {self.width} columns")
         for unit in self.units:
             if unit not in SI_FACTOR and unit not in UNKNOWN_UNITS:
                 known = ", ".join((*SI_FACTOR, *UNKNOWN_UNITS))
@@ -194,7 +204,7 @@ class ControlSource(Record):
     """Who was in control, per row: policy, human, intervention."""
 
     source: str = Field(alias="from")
-    map: dict[int | str, Literal["human", "policy", "intervention", "scripted", "reset"]]
+    map: dict[float, Literal["human", "policy", "intervention", "scripted", "reset"]]
     default: Literal["human", "policy", "intervention", "scripted", "reset"] = "human"
 
 
@@ -261,6 +271,8 @@ class Embodiment(Record):
                 )
             if target is not None and widths[target] != action.width:
                 raise ValueError(f"action.{action.name} has {action.width} columns, {target} has {widths[target]}")
+            if target is not None and action.rotation is not None:
+                raise ValueError(f"action.{action.name} is a pose: relative rotations are not supported yet, use null")
             if target is not None and action.is_velocity:
                 raise ValueError(f"action.{action.name} is a velocity: it stays absolute, so relative_to must be null")
         return self
@@ -299,11 +311,11 @@ class Embodiment(Record):
     def hold_columns(self) -> tuple[int, ...]:
         """Per action column, the state column whose value means standing still, or -1: stand still is zero there."""
         start = dict(zip((c.name for c in self.model_state), _starts(self.model_state), strict=True))
-        width = {c.name: c.width for c in self.model_state}
+        units = {c.name: c.mapped_units for c in self.model_state}
         columns: list[int] = []
         for c in self.model_action:
             target = c.relative_to.removeprefix("state.") if c.relative_to else c.name
-            same = not c.is_velocity and width.get(target) == c.width
+            same = not c.is_velocity and units.get(target) == c.mapped_units
             columns += [start[target] + i if same else -1 for i in range(c.width)]
         return tuple(columns)
 

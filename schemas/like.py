@@ -35,7 +35,11 @@ def _expand_entry(entry: dict[str, Any], above: list[Any], content: dict[str, An
     replace = entry.get("replace", {})
     pattern = str(entry["like"])
     section, _, name = pattern.rpartition(".")
-    pool = content.get(section, []) if section else above
+    if section not in ("", "cameras", "state", "action"):
+        raise ValueError(f"like: {pattern!r}: name an entry above, or one as state.NAME")
+    if not isinstance(replace, dict):
+        raise ValueError("replace: wanted a mapping such as {left: right}")
+    pool = (content.get(section) or []) if section else above
     matches = [e for e in pool if isinstance(e, dict) and fnmatchcase(str(e.get("name", e.get("role", ""))), name)]
     if not matches:
         raise ValueError(f"like: {pattern!r} matches no entry above it")

@@ -11,7 +11,10 @@ Split = Literal["train", "val", "test"]
 
 
 class CameraMeta(Record):
-    """One camera of a clip. The clip's frames are [first_frame, first_frame + num_frames) of its mp4."""
+    """One camera of a clip. The clip's frames are [first_frame, first_frame + num_frames) of its mp4.
+
+    `rotate` is the container's own, degrees clockwise; the robot's file may add to it when windows are cut.
+    """
 
     codec: str
     width: int

@@ -2,13 +2,21 @@
 
 from typing import Literal
 
+from pydantic import ConfigDict
+
 from schemas.record import Record
 
 Verdict = Literal["OFFLINE PASS", "FAIL", "NO ACTION VERDICT"]
 
 
+# A broken prediction may be NaN, and the report has to say so.
+_NAN_ALLOWED = ConfigDict(allow_inf_nan=True)
+
+
 class Paired(Record):
     """Model minus another on the same windows: mean difference, 95 % interval over episodes and windows, share won."""
+
+    model_config = _NAN_ALLOWED
 
     difference: float
     low: float
@@ -18,6 +26,8 @@ class Paired(Record):
 
 class ComponentScore(Record):
     """Errors of one action component in its own physical unit."""
+
+    model_config = _NAN_ALLOWED
 
     name: str
     unit: str
@@ -29,6 +39,8 @@ class ComponentScore(Record):
 
 class ActionScore(Record):
     """Mean absolute error over held-out windows; keys of `error` are the model, its variants and the baselines."""
+
+    model_config = _NAN_ALLOWED
 
     windows: int
     steps: int
@@ -42,6 +54,8 @@ class ActionScore(Record):
 class VideoScore(Record):
     """PSNR in dB per predicted frame, teacher-forced; `ceiling` is what the latents alone can hold."""
 
+    model_config = _NAN_ALLOWED
+
     windows: int
     frame_s: tuple[float, ...]
     psnr: dict[str, float]
@@ -49,11 +63,15 @@ class VideoScore(Record):
 
 
 class CurvePoint(Record):
+    model_config = _NAN_ALLOWED
+
     step: int
     value: float
 
 
 class Training(Record):
+    model_config = _NAN_ALLOWED
+
     steps: int
     chosen_step: int
     seconds: float
@@ -74,6 +92,8 @@ class SplitPart(Record):
 
 class Report(Record):
     """First `verdict` and `reason`, then everything that led to them."""
+
+    model_config = _NAN_ALLOWED
 
     schema_id: Literal["wamkit/report@1"] = "wamkit/report@1"
     verdict: Verdict

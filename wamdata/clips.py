@@ -144,7 +144,7 @@ def cut_clip(trajectory: Trajectory, start: int, stop: int, *, prefix: str) -> C
             num_frames=frames[1] - frames[0],
             dropped=_dropped(pts_ns[camera.key]),
             offset_ms=(int(pts_ns[camera.key][0]) - first_ns) / 1e6,
-            rotate=(camera.rotate + video.rotation) % 360,
+            rotate=video.rotation,
             calibration=camera.intrinsics or "unknown",
         )
     meta = ClipMeta(
@@ -266,11 +266,14 @@ def _dropped(pts_ns: Int64) -> int:
 
 
 def _stream_meta(stream: Stream, embodiment: Embodiment) -> StreamMeta:
-    units = {c.source: c.unit if isinstance(c.unit, str) else "mixed" for c in (*embodiment.state, *embodiment.action)}
+    units: dict[str, set[str]] = {}
+    for component in (*embodiment.state, *embodiment.action):
+        units.setdefault(component.source, set()).update(component.units)
+    unit = units.get(stream.name, {"unknown"})
     return StreamMeta(
         name=stream.name,
         rate_hz=round(stream.rate_hz, 4),
-        unit=units.get(stream.name, "unknown"),
+        unit=min(unit) if len(unit) == 1 else "mixed",
         clock=embodiment.clock,
         lag_ms=0.0,
         columns=stream.columns or ("",),

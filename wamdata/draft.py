@@ -61,8 +61,8 @@ def draft_embodiment(source: Path, *, name: str | None = None, reader: str = "au
     lines = [
         "# Drafted from data by `wam robot draft`. Read every comment; mend what is wrong, then run `wam robot check`.",
         "schema: wamkit/embodiment@1",
-        f"name: {robot}",
-        f"family: {robot}",
+        f'name: "{robot}"',
+        f'family: "{robot}"',
         "status: unverified",
         f"licence: {listing.hints.get('licence', 'unknown')}",
         *_rate_lines(episodes, listing.hints, state or action),
@@ -224,14 +224,10 @@ def _relative(
     states = _all(episodes, state_stream)[:, list(state.columns)]
     offset, spread = np.abs(commands - states).mean(), np.abs(states - states.mean(0)).mean() + 1e-9
     if offset < 2 * spread or offset < 0.02:
-        return (
-            f"state.{state.name}",
-            f"commands stay near the state (mean distance {offset:.3g}, state moves {spread:.3g})",
-        )
-    return (
-        "null",
-        f"commands are far from the state (mean distance {offset:.3g}, state moves {spread:.3g}): kept absolute",
-    )
+        seen = f"mean distance {offset:.3g}, state moves {spread:.3g}"
+        return f"state.{state.name}", f"commands stay near the state ({seen})"
+    seen = f"commands are far from the state (mean distance {offset:.3g}, state moves {spread:.3g}): kept absolute"
+    return "null", f"{seen}; QUESTION: deltas or velocities? Then add `on_stop: zero`"
 
 
 def _all(episodes: list[Episode], stream: str) -> np.ndarray:

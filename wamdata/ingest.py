@@ -8,14 +8,11 @@ its shards; a rerun skips parts that have one. The manifest is written last. Eve
 shard or among the rejects with a reason. Nothing is written into a source.
 """
 
-import fcntl
 import importlib.metadata
-import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,6 +27,7 @@ from wamdata.clips import cut_clip, keep_spans
 from wamdata.executors import ExecutorName, run_parts
 from wamdata.filters import check_raw, check_trajectory
 from wamdata.fingerprint import source_fingerprint
+from wamdata.lock import locked
 from wamdata.mapping import map_episode
 from wamdata.readers import detect_reader
 from wamdata.readers.base import EpisodeRef
@@ -117,16 +115,19 @@ def ingest(
         DataError: not a single episode could be used; says why.
     """
     embodiment = load_embodiment(recipe.robot)
+    for source in map(Path, recipe.sources):
+        if out.resolve().is_relative_to(source.resolve()):
+            raise UsageError(f"{out}: lies inside the source {source}, which is never written to. Give another --out.")
     state = ingest_state(recipe, embodiment)
     _refuse_other(out, state, recipe)
     if (out / MANIFEST).exists():
         return read_manifest(out)
     out.mkdir(parents=True, exist_ok=True)
-    with _lock(out):
+    with locked(out):
         parts, listed, licences = plan_parts(recipe, embodiment, out)
+        state.write_json(out / STATE)  # first: it marks the folder as ours
         write_yaml(out / RECIPE, recipe)
-        state.write_json(out / STATE)
-        records = {p.name: _record(out, p) for p in parts if _record_path(out, p.name).exists()}
+        records = {p.name: r for p in parts if (r := _finished(out, p)) is not None}
         todo = [p for p in parts if p.name not in records]
         total = sum(len(p.refs) for p in parts)
         on_progress(_progress(records, parts, total))
@@ -169,7 +170,7 @@ def plan_parts(
         licences.append(recipe.licence or listing.hints.get("licence", "unknown"))
         if not listing.episodes:
             raise DataError(f"{source}: read as {listing.reader}, but it lists no episode. Run `wam check {source}`.")
-        prefix = re.sub(r"[^A-Za-z0-9]+", "-", source.resolve().stem).strip("-").lower()
+        prefix = re.sub(r"[^A-Za-z0-9]+", "-", source.resolve().name).strip("-").lower()
         for at in range(0, len(listing.episodes), recipe.episodes_per_part):
             refs = listing.episodes[at : at + recipe.episodes_per_part]
             parts.append(Part(f"part-{len(parts):06d}", reader.NAME, refs, prefix, embodiment, recipe, out))
@@ -274,6 +275,7 @@ def _assemble(
 ) -> Manifest:
     shards = [s for r in records for s in r.shards]
     samples = [s for shard in shards for s in shard.samples]
+    _refuse_doubled(samples)
     splits = assign_splits(samples, recipe.split)
     shards = [
         s.model_copy(update={"samples": tuple(m.model_copy(update={"split": splits[m.key]}) for m in s.samples)})
@@ -299,6 +301,14 @@ def _assemble(
         sources=tuple(Path(s).name for s in recipe.sources),
         tool=f"wamkit {importlib.metadata.version('wamkit')}",
     )
+
+
+def _refuse_doubled(samples) -> None:
+    seen: set[str] = set()
+    for sample in samples:
+        if sample.key in seen:
+            raise UsageError(f"clip {sample.key!r} comes from two sources: the same data is given twice. Give it once.")
+        seen.add(sample.key)
 
 
 def _duplicates(samples) -> list[Finding]:
@@ -328,7 +338,8 @@ def _nothing_usable(manifest: Manifest) -> str:
 
 def _refuse_other(out: Path, state: IngestState, recipe: IngestRecipe) -> None:
     if not (out / STATE).exists():
-        strangers = [p.name for p in out.iterdir() if p.name != ".lock"] if out.is_dir() else []
+        ours = (".lock", RECIPE, PARTS, f"{STATE}.partial", f"{RECIPE}.partial")
+        strangers = [p.name for p in out.iterdir() if p.name not in ours] if out.is_dir() else []
         if strangers:
             raise UsageError(f"{out}: holds {strangers[0]!r} and is no ingest of ours. Give an empty or new folder.")
         return
@@ -349,23 +360,12 @@ def _changed_field(out: Path, recipe: IngestRecipe) -> str:
     return f" ({name}: {before.get(name)!r} is now {now[name]!r})" if name else ""
 
 
-@contextmanager
-def _lock(out: Path) -> Iterator[None]:
-    """Hold `out` for this process; the kernel lets go when the process dies."""
-    with (out / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"{out}: another ingest is writing here. Wait for it, or give another --out.") from None
-        yield
-
-
 def _clear(out: Path) -> None:
     """Take back what this ingest wrote, so that a mended call may use the same folder."""
     shutil.rmtree(out / PARTS, ignore_errors=True)
     for name in (STATE, RECIPE, ".lock"):
         (out / name).unlink(missing_ok=True)
-    if not os.listdir(out):
+    if not any(out.iterdir()):
         out.rmdir()
 
 
@@ -373,8 +373,14 @@ def _record_path(out: Path, name: str) -> Path:
     return out / PARTS / f"{name}.json"
 
 
-def _record(out: Path, part: Part) -> PartRecord:
-    return PartRecord.read_json(_record_path(out, part.name))
+def _finished(out: Path, part: Part) -> PartRecord | None:
+    """A part's record if it has one and its shards are there."""
+    path = _record_path(out, part.name)
+    if not path.exists():
+        return None
+    record = PartRecord.read_json(path)
+    files = [(out / s.name, s.bytes) for s in record.shards]
+    return record if all(f.exists() and f.stat().st_size == size for f, size in files) else None
 
 
 def _progress(records: dict[str, PartRecord], parts: list[Part], total: int) -> Progress:

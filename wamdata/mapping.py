@@ -138,8 +138,10 @@ def _columns(
         finite = np.isfinite(raw).all(axis=1)
         valid &= finite[nearest(stream.t_ns, grid_ns)]
         valid &= distance_ns(stream.t_ns, grid_ns) <= NEAR_ROWS * 1e9 / hz
-        clean = np.nan_to_num(raw, nan=0.0, posinf=0.0, neginf=0.0)
-        parts.append(resample_component(component, stream.t_ns, to_mapped_units(component, clean), grid_ns))
+        if not finite.any():
+            raise DataError(f"{where}: {component.name} holds no finite value at all. Drop the episode.")
+        mapped = to_mapped_units(component, raw[finite])
+        parts.append(resample_component(component, stream.t_ns[finite], mapped, grid_ns))
     if not parts:
         return np.zeros((len(grid_ns), 0), np.float32), valid
     return np.ascontiguousarray(np.concatenate(parts, axis=1)), valid

@@ -44,6 +44,8 @@ def reshard(
     Raises:
         UsageError: `out` exists, sources differ in embodiment, the expression is wrong or keeps nothing.
     """
+    if not 0 < shard_mb < 1e6:
+        raise UsageError(f"--shard-mb {shard_mb:g}: give a size in MB, above 0.")
     manifests = [read_manifest(s) for s in sources]
     _same_robot(sources, manifests)
     keep = parse_where(where) if where else lambda sample: True

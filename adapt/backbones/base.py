@@ -142,4 +142,3 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 
 def count(tensors: dict[str, Tensor]) -> int:
     return sum(t.numel() for t in tensors.values())
-

@@ -194,8 +194,8 @@ def test_a_killed_and_resumed_training_ends_with_equal_weights(arm_shards: Path,
         "stop = int(sys.argv[2])\n"
         "def progress(label, done, total, words):\n"
         "    if label == 'train' and done == stop: os.kill(os.getpid(), signal.SIGKILL)\n"
-        f"adapt(Path(sys.argv[1]), AdaptRecipe(play='shards', **{settings!r}), Shards.open(Path({str(arm_shards)!r})), None,"
-        " command='', watch=Watch(progress=progress))\n"
+        f"recipe, play = AdaptRecipe(play='shards', **{settings!r}), Shards.open(Path({str(arm_shards)!r}))\n"
+        "adapt(Path(sys.argv[1]), recipe, play, None, command='', watch=Watch(progress=progress))\n"
     )
 
     def run(folder: str, stop: int) -> int:

@@ -169,7 +169,7 @@ def test_a_second_ingest_on_the_same_output_is_refused(g1: Path, tmp_path: Path)
     source = few(g1, tmp_path / "logs", (1, 2, 3))
 
     def start_another(progress) -> None:
-        with pytest.raises(UsageError, match="another ingest is writing here"):
+        with pytest.raises(UsageError, match="another wam is writing here"):
             ingest(recipe(source), tmp_path / "out", executor="local")
 
     ingest(recipe(source), tmp_path / "out", executor="local", on_progress=start_another)

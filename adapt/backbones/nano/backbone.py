@@ -27,7 +27,7 @@ from adapt.backbones.nano.text import embed
 from adapt.latents import Clips, training_windows
 from schemas.embodiment import Embodiment
 from schemas.episode import Window
-from schemas.errors import DataError
+from schemas.errors import DataError, UsageError
 from schemas.recipe import AdaptRecipe, TimeBase
 from wamdata.order import sample_seed
 from wamdata.windows import HISTORY_LAGS, on_time_base
@@ -87,7 +87,7 @@ class NanoBackbone:
             last_command=wanted.last_command,
         )
         if self.time_base != recipe.time_base:
-            raise DataError("the base was trained on another time base. Give the same chunk_s and video_fps.")
+            raise UsageError("the base was trained on another time base. Give the same chunk_s and video_fps.")
         return replace(self, config=config, normalizer=_normalizer(play, recipe.time_base, config))
 
     @property
@@ -249,14 +249,21 @@ BACKBONE = NanoBackbone
 
 
 def _config(robot: Embodiment, recipe: AdaptRecipe) -> NanoConfig:
-    time_base = recipe.time_base
+    time_base, views = recipe.time_base, len(robot.model_cameras)
+    if time_base.frames_per_chunk % NanoConfig.group:
+        raise UsageError(
+            f"nano takes {NanoConfig.group} frames to a latent: chunk_s x video_fps is {time_base.frames_per_chunk}, "
+            f"wanted a multiple of {NanoConfig.group}. Mend time_base."
+        )
+    if not 1 <= views <= 4:
+        raise UsageError(f"nano takes one to four cameras, robot {robot.name!r} has {views}. Mark some `use: carry`.")
     return NanoConfig(
         state_width=robot.state_width or 1,  # video alone: one masked column, so that no layer is empty
         action_width=robot.action_width or 1,
         chunks=time_base.chunks,
         steps=time_base.steps,
         frames_per_chunk=time_base.frames_per_chunk,
-        canvas=canvas_for(len(robot.model_cameras)),
+        canvas=canvas_for(views),
         lags=len(HISTORY_LAGS) if "velocity" in recipe.derived_state else 0,
         last_command="last_command" in recipe.derived_state,
     )
@@ -313,5 +320,3 @@ def _identity(config: NanoConfig, lags: int) -> Normalizer:
 def _or_zero(values: Tensor, has_action: bool) -> Tensor:
     """`values`, or zeros of their shape for a sample without actions."""
     return values if has_action else torch.zeros_like(values)
-
-
