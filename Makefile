@@ -18,7 +18,7 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	$(BIN)/wam adapt tests/data/g1_inspire_v21 --robot g1_inspire \
-	  --video tests/data/droid_video --video-task "a robot arm works at a table" --out runs/demo
+	  --video tests/data/droid_video --video-task "a robot arm works at a table" --split-by order --out runs/demo
 
 test: $(READY)
 	$(BIN)/python -m pytest tests

@@ -21,10 +21,12 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def run(seed: int, folder: Path, split_by: str, shards: Path | None) -> dict:
-    source = [str(shards / "shards")] if shards else [str(ROOT / "tests/data/g1_inspire_v21"), "--robot", "g1_inspire"]
-    video = str(shards / "video_shards") if shards else str(ROOT / "tests/data/droid_video")
-    words = ["--video", video, "--video-task", "a robot arm works at a table", "--split-by", split_by]
-    command = ["adapt", *source, *words, "--out", str(folder), "--seed", str(seed), "--json"]
+    if shards:
+        source = [str(shards / "shards"), "--video", str(shards / "video_shards")]
+    else:
+        source = [str(ROOT / "tests/data/g1_inspire_v21"), "--robot", "g1_inspire", "--split-by", split_by]
+        source += ["--video", str(ROOT / "tests/data/droid_video"), "--video-task", "a robot arm works at a table"]
+    command = ["adapt", *source, "--out", str(folder), "--seed", str(seed), "--json"]
     started = time.monotonic()
     ran = subprocess.run(
         [sys.executable, "-c", "from cli.main import main; main()", *command],

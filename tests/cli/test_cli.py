@@ -46,7 +46,7 @@ def test_ingest_show_and_plan_tell_the_same_story(g1: Path, tmp_path: Path) -> N
     shown = wam("show", tmp_path / "s")
     assert "16 of 17 episodes" in shown.stdout and "missing_video" in shown.stdout
     plan = json.loads(wam("plan", tmp_path / "s", "--json").stdout)
-    assert plan["episodes"] == facts["split"] and plan["train_windows"] == 478
+    assert plan["episodes"] == facts["split"] and plan["train_windows"] == 714
     assert any("one instruction" in w for w in plan["warnings"])
 
 
