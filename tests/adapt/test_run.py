@@ -160,6 +160,32 @@ def test_lora_on_a_full_adapter_trains_exports_loads_and_refuses_another_base(
         adapt(tmp_path / "again", recipe(base=str(result.adapter)), Shards.open(arm_shards), None, command="")
 
 
+def test_a_base_that_saw_what_is_held_out_is_refused(arm_run: Path, arm_shards: Path, tmp_path: Path) -> None:
+    from schemas.recipe import SplitRule
+    from wamdata.reshard import reshard
+
+    reshard([arm_shards], tmp_path / "again", rule=SplitRule(seed=7))
+    with pytest.raises(UsageError, match="which is held out here"):
+        settings = recipe(base=str(arm_run / "adapter/export"))
+        adapt(tmp_path / "run", settings, Shards.open(tmp_path / "again"), None, command="")
+
+
+def test_video_with_actions_is_not_taken_for_action_free(arm_shards: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="has actions, and --video is for action-free video"):
+        adapt(tmp_path / "run", recipe(), Shards.open(arm_shards), Shards.open(arm_shards), command="")
+    assert not (tmp_path / "run").exists()
+
+
+def test_fresh_lora_weights_depend_on_the_seed_alone(arm_run: Path) -> None:
+    from adapt.lora import with_lora
+
+    backbone, _, _, _ = load_adapter(arm_run / "adapter/export")
+    first, again, other = (with_lora(backbone.build(0), Lora(rank=2), backbone, seed=s).state_dict() for s in (3, 3, 4))
+    names = [n for n in first if "lora_A" in n]
+    assert names and all(torch.equal(first[n], again[n]) for n in names)
+    assert any(not torch.equal(first[n], other[n]) for n in names)
+
+
 def test_video_alone_trains_and_never_gets_a_verdict_on_actions(droid_shards: Path, tmp_path: Path) -> None:
     result = adapt(tmp_path / "v", recipe(), Shards.open(droid_shards), None, command="")
     assert result.report.verdict == "NO ACTION VERDICT" and result.report.action is None

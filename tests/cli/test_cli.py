@@ -117,6 +117,12 @@ def test_doctor_finds_this_machine_fit() -> None:
         (("adapt", "{shards}", "--backbone", "14b", "--out", "{tmp}/o"), "not in this version"),
         (("adapt", "{shards}", "--steps", "0", "--out", "{tmp}/o"), "steps"),
         (("adapt", "{shards}", "--recipe", "{tmp}/recipe.yaml", "--out", "{tmp}/o"), "Did you mean 'batch'"),
+        (
+            ("ingest", "{g1}", "--robot", "g1_inspire", "--out", "{tmp}/typo.yaml/o", "--executor", "local"),
+            "Check the path",
+        ),
+        (("ingest", "{g1}", "--robot", "g1_inspire", "--out", "{tmp}/o", "--max-clip-s", "inf"), "max_clip_s"),
+        (("adapt", "{shards}", "--task", "wave", "--out", "{tmp}/o"), "shards hold their words"),
         (("shard", "filter", "{shards}", "--where", "import os", "--out", "{tmp}/o"), "--where"),
         (("shard", "filter", "{shards}", "--where", "rows > 10000", "--out", "{tmp}/o"), "keeps no clip"),
     ],

@@ -106,3 +106,33 @@ def test_a_mistake_in_a_robot_file_is_named(tmp_path: Path, change: str, message
 def test_an_unknown_robot_lists_the_known_ones() -> None:
     with pytest.raises(UsageError, match="g1_inspire"):
         load_embodiment("g2")
+
+
+def test_standing_still_is_not_read_from_a_state_in_another_unit() -> None:
+    action = [{"name": "arm", "unit": "m/s", "from": "action", "columns": "0:2"}]
+    assert robot(action=action).hold_columns() == (-1, -1)
+    deltas = [{"name": "arm", "unit": "deg", "from": "action", "columns": "0:2", "on_stop": "zero"}]
+    assert robot(action=deltas).hold_columns() == (-1, -1)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "family: {{x: 1}: 2}",
+        "state:\naction: [{name: arm, like: state.arm, from: a}]",
+        "action: [{name: arm, like: native_hz.arm, from: a}]",
+        "state: [{name: l_arm, unit: rad, from: s, columns: [0]}, {like: l_*, replace: left}]",
+        "state: [{name: arm, unit: tick, from: s, columns: '0:3', to_si: {scale: [1, 2]}}]",
+        "control_source: {from: c, map: {teleop: human}}",
+        "state: [{name: arm, unit: rad, from: s, columns: [-1]}]",
+        "state: [{name: arm, unit: rad, from: s, columns: []}]",
+        "state: [{name: tip, kind: pose, rotation: quat_wxyz, unit: m, from: s, columns: '0:6'}]",
+        "unit: 3",
+    ],
+)
+def test_an_odd_robot_file_is_one_line_not_a_traceback(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "odd.yaml"
+    path.write_text(f"schema: wamkit/embodiment@1\nname: odd\nnative_hz: 30\n{line}\n")
+    with pytest.raises(UsageError, match=r"odd\.yaml") as error:
+        load_embodiment(str(path))
+    assert "\n" not in str(error.value)

@@ -270,3 +270,37 @@ def test_a_truncated_shard_is_named(g1_shards: Path, tmp_path: Path) -> None:
 def test_a_key_that_webdataset_would_split_is_refused(key: str) -> None:
     with pytest.raises(DataError, match="may hold only"):
         check_key(key)
+
+
+def test_shards_are_not_written_into_their_source(g1: Path, tmp_path: Path) -> None:
+    source = few(g1, tmp_path / "logs", (1, 2, 3))
+    with pytest.raises(UsageError, match="lies inside the source"):
+        ingest(recipe(source), source / "shards", executor="local")
+    assert not (source / "shards").exists()
+
+
+def test_the_same_data_given_twice_is_refused(g1: Path, tmp_path: Path) -> None:
+    source = few(g1, tmp_path / "logs", (1, 2))
+    twice = recipe(source).model_copy(update={"sources": (str(source), str(source))})
+    with pytest.raises(UsageError, match="given twice"):
+        ingest(twice, tmp_path / "out", executor="local")
+
+
+def test_a_part_whose_shard_is_gone_is_made_again(g1: Path, tmp_path: Path) -> None:
+    source = few(g1, tmp_path / "logs", (1, 2, 4))
+    ingest(recipe(source, episodes_per_part=1), tmp_path / "out", executor="local")
+    before = tree_hash(tmp_path / "out")
+    (tmp_path / "out/manifest.json").unlink()
+    (tmp_path / "out/part-000001-00.tar").unlink()
+    ingest(recipe(source, episodes_per_part=1), tmp_path / "out", executor="local")
+    assert tree_hash(tmp_path / "out") == before
+
+
+def test_a_rotation_added_to_the_robots_file_turns_the_frames_at_load(g1_shards: Path) -> None:
+    plain, manifest = load_embodiment("g1_inspire"), read_manifest(g1_shards)
+    turned = plain.model_copy(update={"cameras": (plain.cameras[0].model_copy(update={"rotate": 180}),)})
+    clip = read_clip(g1_shards, manifest, manifest.samples[0].key)
+    rows = on_time_base(clip, plain, BASE)
+    upright = next(cut_windows(clip, rows, [0], plain, BASE)).frames["head"]
+    upside = next(cut_windows(clip, rows, [0], turned, BASE)).frames["head"]
+    assert np.array_equal(upside, upright[:, ::-1, ::-1])

@@ -81,3 +81,14 @@ def test_a_component_that_the_log_does_not_have_is_named(state: dict, message: s
 def test_a_wrong_rate_in_the_robot_file_is_refused() -> None:
     with pytest.raises(DataError, match=r"rows come at 10\.00 Hz but toy says native_hz: 30"):
         map_episode(episode(), robot(native_hz=30))
+
+
+def test_a_bad_sample_does_not_bleed_into_its_neighbours() -> None:
+    logged = episode()
+    values = np.full((20, 3), 10.0, np.float32)
+    values[10] = np.nan
+    state = Stream("state", logged.streams["state"].t_ns, values)
+    logged = replace(logged, streams=logged.streams | {"state": state})
+    mapped = map_episode(logged, robot(clock="header.stamp", native_hz=8))
+    assert np.allclose(np.rad2deg(mapped.state[:, 0]), 10.0, atol=1e-4)
+    assert (~mapped.state_valid).sum() == 1

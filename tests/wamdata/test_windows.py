@@ -82,3 +82,27 @@ def test_a_changed_robot_file_maps_the_clip_again_without_the_source() -> None:
     again = clip(20).mapped_by(changed)
     assert again.state.shape == (20, 1) and again.state[3, 0] == -3 and again.action.shape == (20, 0)
     assert clip(20).mapped_by(robot()).embodiment_sha256 == robot().digest()
+
+
+def test_an_instruction_that_changes_and_comes_back_is_a_change() -> None:
+    texts = (Text("wave", 0, 5 * 10**8), Text("bow", 5 * 10**8, 6 * 10**8), Text("wave", 6 * 10**8, 3 * 10**9))
+    cut = clip(20, texts=texts)
+    assert window_starts(cut, on_time_base(cut, robot(), BASE), BASE, stride=1) == [6, 7, 8, 9, 10, 11]
+
+
+def test_a_small_hole_between_rows_is_no_equal_spacing() -> None:
+    cut = clip(20)
+    t_ns = cut.t_ns.copy()
+    t_ns[10:] += 3 * 10**8  # three rows are missing: less than max_gap_s, so ingest keeps the clip whole
+    rows = on_time_base(replace(cut, t_ns=t_ns), robot(), BASE)
+    assert len(rows) == 23 and np.allclose(np.diff(rows.t_ns), 1e8)
+    assert np.flatnonzero(~rows.valid).tolist() == [11]  # further than one and a half rows from any
+
+
+def test_windows_without_a_frame_nearby_are_left_out() -> None:
+    cut = clip(20)
+    frames = np.arange(20, dtype=np.int64) * 10**8
+    seen = replace(cut, pts_ns={"head": frames[frames != 10 * 10**8][frames[frames != 10 * 10**8] < 15 * 10**8]})
+    whole = window_starts(cut, on_time_base(cut, robot(), BASE), BASE, stride=1)
+    kept = window_starts(seen, on_time_base(cut, robot(), BASE), BASE, stride=1)
+    assert whole == list(range(12)) and kept == list(range(8))  # 15 is 0.1 s after the last frame, 16 is too far
