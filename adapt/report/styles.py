@@ -55,7 +55,15 @@ def style_of(name: str, names: tuple[str, ...]) -> Style:
         return METHODS[name]
     place = [n for n in names if n not in METHODS].index(name)
     light, dark, dash = VARIANTS[place % len(VARIANTS)]
-    return Style(name.replace("_", " "), "a variant of the model", light, dark, dash)
+    return Style(name.replace("_", " "), _variant_gloss(name), light, dark, dash)
+
+
+def _variant_gloss(name: str) -> str:
+    if name == "without_video":
+        return "the same model, its video hidden from the actions"
+    if name.startswith("mean_of_"):
+        return "the same model, several samples averaged"
+    return "a variant of the model"
 
 
 def css_variables() -> dict[str, tuple[str, str]]:
