@@ -222,7 +222,10 @@ class _Work:
             backbone = self.info.load().load(Path(self.recipe.base)).for_robot(self.play, self.recipe)
         else:
             backbone = self.info.load().fit(
-                self.play, fit_on, self.recipe, on_progress=lambda n: self.watch.progress("fit encoders", n, 0, "clips")
+                self.play,
+                fit_on,
+                self.recipe,
+                on_progress=lambda n: self.watch.progress("fit encoders", n, 0, "windows"),
             )
         for name, content in backbone.files().items():
             write_atomic(folder / name, content)

@@ -57,7 +57,7 @@ class NanoBackbone:
         videos: Sequence[Clips],
         recipe: AdaptRecipe,
         *,
-        on_progress: Callable[[int], None] = lambda clips: None,
+        on_progress: Callable[[int], None] = lambda windows: None,
     ) -> "NanoBackbone":
         """Fit the autoencoder on the training part of `videos` and the normalisation on that of `play`."""
         config = _config(play.embodiment, recipe)
