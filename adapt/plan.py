@@ -35,7 +35,7 @@ class Plan:
 
 def plan(recipe: AdaptRecipe, play: Shards, video: Shards | None) -> Plan:
     """The plan of a run on these shards."""
-    recipe = resolve(recipe)
+    recipe = resolve(recipe, play.embodiment)
     time_base = recipe.time_base
     stride = max(1, round(recipe.window_stride_s * time_base.action_hz))
     windows, texts, short = {"train": 0}, {}, []

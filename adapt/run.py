@@ -68,13 +68,16 @@ class RunResult:
     adapter: Path
 
 
-def resolve(recipe: AdaptRecipe) -> AdaptRecipe:
-    """The recipe with every default of its backbone written out."""
+def resolve(recipe: AdaptRecipe, robot: Embodiment) -> AdaptRecipe:
+    """The recipe with every default written out: the robot's own first, then its backbone's."""
     info = backbone_info(recipe.backbone)
+    derived = info.derived_state
+    if robot.derived is not None:
+        derived = tuple(d.kind for d in robot.derived)
     return recipe.model_copy(
         update={
             "time_base": recipe.time_base or info.time_base,
-            "derived_state": recipe.derived_state if recipe.derived_state is not None else info.derived_state,
+            "derived_state": recipe.derived_state if recipe.derived_state is not None else derived,
         }
     )
 
@@ -93,7 +96,7 @@ def adapt(
         DataError: there is nothing to train or judge on.
     """
     watch = watch or Watch()
-    recipe = resolve(recipe)
+    recipe = resolve(recipe, play.embodiment)
     info = backbone_info(recipe.backbone)
     _refuse(play, video)
     inputs = _inputs(recipe, info, play, video)

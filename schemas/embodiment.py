@@ -219,10 +219,9 @@ class Mirror(Record):
 
 
 class Derived(Record):
-    """State computed from history: differences over the last frames, or the last command."""
+    """State computed from history: differences over the last frames, or the last command; of all components."""
 
     kind: Literal["velocity", "last_command"]
-    of: tuple[str, ...] = ()
 
 
 class Embodiment(Record):

@@ -20,6 +20,7 @@ from adapt.fingerprint import base_fingerprint
 from adapt.latents import load_latents
 from adapt.lora import base_tensors
 from adapt.run import Shards, adapt
+from schemas.embodiment import Derived
 from schemas.errors import DataError, UsageError
 from schemas.recipe import AdaptRecipe, IngestRecipe, Lora
 from wamdata.ingest import ingest
@@ -158,6 +159,17 @@ def test_lora_on_a_full_adapter_trains_exports_loads_and_refuses_another_base(
         load_adapter(result.adapter, other)
     with pytest.raises(UsageError, match="which is no base"):
         adapt(tmp_path / "again", recipe(base=str(result.adapter)), Shards.open(arm_shards), None, command="")
+
+
+def test_a_robot_may_declare_what_is_derived_from_its_past(arm_shards: Path) -> None:
+    from adapt.run import resolve
+
+    arm = Shards.open(arm_shards).embodiment
+    told = arm.model_copy(update={"derived": (Derived(kind="velocity"), Derived(kind="last_command"))})
+    assert resolve(recipe(), arm).derived_state == ("velocity",)
+    assert resolve(recipe(), told).derived_state == ("velocity", "last_command")
+    assert resolve(recipe(), arm.model_copy(update={"derived": ()})).derived_state == ()
+    assert resolve(recipe(derived_state=()), told).derived_state == ()
 
 
 def test_a_base_that_saw_what_is_held_out_is_refused(arm_run: Path, arm_shards: Path, tmp_path: Path) -> None:
