@@ -24,6 +24,7 @@ RESAMPLES = 2000
 INTERVAL = (2.5, 97.5)
 SEED = 0
 BARELY_MOVES = 0.2
+LEAST_GAIN = 0.05  # of standing still's error: an untrained model that twitches beats it by less, and surely
 STILL = 1e-6  # mean motion below this is no motion; keeps ratios finite
 PSNR_CAP_DB = 100.0  # equal frames; keeps means finite
 
@@ -141,7 +142,8 @@ def verdict(score: ActionScore | None, *, has_base: bool, episodes: int) -> tupl
         if not np.isfinite(score.error[name]):
             who = "the model" if name == "model" else NAMES[name]
             return "FAIL", f"{who} predicted numbers that are not finite (NaN or infinite), so no error can be stated"
-    passed = all(_beats(score.paired[name]) for name in gates)
+    failures = [words for name in gates if (words := _gate_failure(score, name))]
+    passed = not failures
     against = score.error["stand_still"]
     clauses = [
         f"error {_short(model)} against {_short(against)} for standing still{_percent(model, against)} "
@@ -149,7 +151,7 @@ def verdict(score: ActionScore | None, *, has_base: bool, episodes: int) -> tupl
     ]
     if episodes == 1:
         clauses.append("one episode says little about others")
-    clauses += [_gate_failure(score, name) for name in gates if not _beats(score.paired[name])]
+    clauses += failures
     if score.amplitude_ratio < BARELY_MOVES:
         clauses.append(f"warning: barely moves, {score.amplitude_ratio * 100:.0f} % of the recorded motion")
     worse = [c.name for c in score.components if c.error["model"] >= c.error["stand_still"] > 0]
@@ -234,8 +236,14 @@ def _beats(paired: Paired) -> bool:
     return paired.difference < 0 and paired.high < 0
 
 
-def _gate_failure(score: ActionScore, name: str) -> str:
+def _gate_failure(score: ActionScore, name: str) -> str | None:
+    """Why the model does not pass a gate; None when it does. Certain but tiny is no pass against standing still."""
     paired = score.paired[name]
+    if _beats(paired):
+        gain = 1 - score.error["model"] / score.error[name]
+        if name != "stand_still" or gain >= LEAST_GAIN:
+            return None
+        return f"only {gain * 100:.1f} % better than standing still ({LEAST_GAIN * 100:.0f} % is wanted)"
     if paired.difference < 0:
         return f"not clearly better than {NAMES[name]}: the 95 % interval of the difference reaches {paired.high:+.2g}"
     return f"not better than {NAMES[name]}" + (f" {_short(score.error[name])}" if name == "base" else "")

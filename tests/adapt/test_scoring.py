@@ -270,3 +270,10 @@ def test_video_is_scored_per_frame():
     assert result.frame_psnr["model"] == (100.0, 100.0)
     assert result.frame_psnr["copy_last"][0] > result.frame_psnr["copy_last"][1]
     assert math.isclose(result.psnr["copy_last"], sum(result.frame_psnr["copy_last"]) / 2)
+
+
+def test_surely_but_hardly_better_than_standing_still_is_no_pass():
+    result, reason = verdict(score(0.02), has_base=False, episodes=3)
+    assert result == "FAIL"
+    assert "only 2.0 % better than standing still (5 % is wanted)" in reason
+    assert verdict(score(0.06), has_base=False, episodes=3)[0] == "OFFLINE PASS"
