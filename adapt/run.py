@@ -26,6 +26,8 @@ from wamdata.lock import locked
 from wamdata.shards import read_manifest, verify_shards
 
 RECIPE = "recipe.yaml"
+# Part of each stage's fingerprint: when something is made or judged in another way, it is made anew.
+MAKING_VERSION, TRAINING_VERSION, JUDGING_VERSION = 1, 1, 1
 LATENTS, TRAIN, EVAL, ADAPTER = "latents", "train", "eval", "adapter"
 
 
@@ -134,6 +136,7 @@ def _inputs(recipe: AdaptRecipe, info: BackboneInfo, play: Shards, video: Shards
         "video_robot": video.embodiment.digest() if video else "none",
         "base": _base_id(recipe.base, play.manifest),
         "backbone_version": info.version,
+        "version": MAKING_VERSION,
     } | {k: values[k] for k in ("backbone", "time_base", "derived_state", "window_stride_s", "seed")}
     train_fields = (
         "lora",
@@ -147,8 +150,10 @@ def _inputs(recipe: AdaptRecipe, info: BackboneInfo, play: Shards, video: Shards
         "eval_every",
         "denoise_steps",
     )
-    train = {"latents": stage.Stage(name=LATENTS, inputs=latents).fingerprint} | {k: values[k] for k in train_fields}
-    judged = {"train": stage.Stage(name=TRAIN, inputs=train).fingerprint, "samples": recipe.samples}
+    train = {"latents": stage.Stage(name=LATENTS, inputs=latents).fingerprint, "version": TRAINING_VERSION}
+    train |= {k: values[k] for k in train_fields}
+    judged = {"train": stage.Stage(name=TRAIN, inputs=train).fingerprint, "version": JUDGING_VERSION}
+    judged["samples"] = recipe.samples
     exported = {"eval": stage.Stage(name=EVAL, inputs=judged).fingerprint}
     return {LATENTS: latents, TRAIN: train, EVAL: judged, ADAPTER: exported}
 

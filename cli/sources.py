@@ -35,6 +35,8 @@ def shards_of(
                 f"{sources[0]}: shards hold their words and split. Use `wam ingest`, or `wam shard split`."
             )
         return Shards.open(sources[0], load_embodiment(robot) if robot else None)
+    if (out.parent / "latents").exists() and not out.exists():
+        raise UsageError(f"{out.parent}: is a run on other shards. Give a new --out.")
     shards = [s for s in sources if is_shards(s)]
     if shards:
         raise UsageError(f"{shards[0]}: holds shards, the others raw logs. Merge shards with `wam shard merge` first.")

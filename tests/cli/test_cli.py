@@ -123,6 +123,7 @@ def test_doctor_finds_this_machine_fit() -> None:
         ),
         (("ingest", "{g1}", "--robot", "g1_inspire", "--out", "{tmp}/o", "--max-clip-s", "inf"), "max_clip_s"),
         (("adapt", "{shards}", "--task", "wave", "--out", "{tmp}/o"), "shards hold their words"),
+        (("adapt", "{g1}", "--robot", "g1_inspire", "--out", "{tmp}/half"), "is a run on other shards"),
         (("shard", "filter", "{shards}", "--where", "import os", "--out", "{tmp}/o"), "--where"),
         (("shard", "filter", "{shards}", "--where", "rows > 10000", "--out", "{tmp}/o"), "keeps no clip"),
     ],
@@ -131,6 +132,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     words: tuple[str, ...], message: str, tmp_path: Path, g1: Path, g1_shards: Path
 ) -> None:
     (tmp_path / "empty").mkdir()
+    (tmp_path / "half/latents").mkdir(parents=True)
     (tmp_path / "typo.yaml").write_text("schema: wamkit/embodiment@1\nname: a\nnativ_hz: 30\n")
     (tmp_path / "recipe.yaml").write_text("bacth: 4\n")
     (tmp_path / "columns.yaml").write_text(
