@@ -26,14 +26,3 @@ def with_lora(model: nn.Module, lora: Lora, backbone: Backbone, *, seed: int) ->
     with torch.random.fork_rng():
         torch.manual_seed(seed)  # peft draws A from the global generator
         return peft.get_peft_model(model, config)
-
-
-def base_tensors(model: nn.Module) -> dict:
-    """The un-adapted tensors under their plain names, whether or not peft is wrapped around the model."""
-    plain = {}
-    for name, tensor in model.state_dict().items():
-        if ".lora_" in name or ".modules_to_save." in name:
-            continue
-        name = name.removeprefix("base_model.model.").replace(".base_layer.", ".").replace(".original_module.", ".")
-        plain[name] = tensor
-    return plain

@@ -94,7 +94,9 @@ def _find(episodes: list[Episode], names: tuple[str, ...]) -> str | None:
 
 def _rate_lines(episodes: list[Episode], hints: dict[str, str], stream: str | None) -> list[str]:
     if stream is None:
-        video = next(iter(episodes[0].videos.values()))
+        video = next((v for e in episodes for v in e.videos.values()), None)
+        if video is None:
+            raise DataError("no stream looks like state or action, and no video can be read. Write the robot by hand.")
         rate = 1e9 / float(np.median(np.diff(video.t_ns)))
         return [f"native_hz: {round(rate, 2):g}  # median distance of video frames; no rows in this source"]
     measured = float(np.median([e.streams[stream].rate_hz for e in episodes]))

@@ -15,6 +15,7 @@ from pathlib import Path
 from schemas.embodiment import Embodiment
 from schemas.errors import DataError, UsageError
 from schemas.manifest import Manifest, SampleInfo, ShardInfo, Split
+from schemas.record import sync
 from wamdata.clips import Clip, from_sample, to_sample
 
 MANIFEST = "manifest.json"
@@ -78,6 +79,7 @@ class ShardWriter:
         self._file.close()
         final = self._partial.with_suffix("")
         os.replace(self._partial, final)
+        sync(self._folder)
         offsets = _member_offsets(final)
         samples = tuple(s.model_copy(update={"members": offsets[s.key]}) for s in self._pending)
         self._shards.append(

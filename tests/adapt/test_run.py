@@ -18,7 +18,6 @@ from adapt.adapter import FULL, read_record
 from adapt.export import load_adapter
 from adapt.fingerprint import base_fingerprint
 from adapt.latents import load_latents
-from adapt.lora import base_tensors
 from adapt.run import Shards, adapt
 from schemas.embodiment import Derived
 from schemas.errors import DataError, UsageError
@@ -40,6 +39,17 @@ SMALL = {
 
 def recipe(**changes) -> AdaptRecipe:
     return AdaptRecipe(play="shards", **{**SMALL, **changes})
+
+
+def base_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The un-adapted tensors under their plain names, whether or not peft is wrapped around the model."""
+    plain = {}
+    for name, tensor in model.state_dict().items():
+        if ".lora_" in name or ".modules_to_save." in name:
+            continue
+        name = name.removeprefix("base_model.model.").replace(".base_layer.", ".").replace(".original_module.", ".")
+        plain[name] = tensor
+    return plain
 
 
 @pytest.fixture(scope="module")
