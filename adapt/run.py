@@ -381,6 +381,11 @@ class _Work:
         if self.video:
             count = self.done[LATENTS].facts["windows"]["video"]
             notes.append(f"{count} windows of action-free video were trained on: they teach looks, not control")
+        for manifest in [self.play.manifest] + ([self.video.manifest] if self.video else []):
+            wordless = sum(f.code == "blank_text" for f in manifest.findings)
+            if wordless:
+                notes.append(f"{wordless} episodes of {', '.join(manifest.sources)} have no instruction")
+            notes += [f.message for f in manifest.findings if f.code == "same_length"][:1]
         if self.play.embodiment.is_action_free:
             notes.append("no actions: this model can imagine video, it cannot control a robot")
         duplicates = [f.message for f in self.play.manifest.findings if f.code == "duplicate"]

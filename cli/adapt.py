@@ -52,7 +52,11 @@ def adapt(
     given |= {"steps": steps, "batch": batch, "lr": lr, "seed": seed}
     settings = _settings(recipe, given, last_command=last_command)
     from cli import sources as source
+    from schemas.errors import UsageError
 
+    for path in (*sources, *([video] if video else []), *([base] if base else [])):
+        if not path.exists():
+            raise UsageError(f"{path}: no such file or folder. Check the path.")
     _recipe(settings, None, None)  # a mistake in the settings is told before anything is ingested
     play = source.shards_of(sources, out / "shards", robot=robot, task=task, split=split, **options)
     films = None
@@ -84,13 +88,23 @@ def adapt(
         raise typer.Exit(1)
 
 
+LABELS = {
+    "stand_still": "standing still",
+    "mean": "mean motion",
+    "ridge_state": "ridge on state",
+    "without_video": "model, video hidden",
+    "base": "un-adapted base",
+}
+
+
 def print_result(result) -> None:
     report = result.report
     console.out(f"{report.verdict}: {report.reason}")
     if report.action:
-        unit = "mean absolute error, physical units"
-        rows = [[name.replace("_", " "), f"{error:.4f}"] for name, error in report.action.error.items()]
-        console.table(rows, [unit, ""], right=(1,))
+        units = " and ".join(dict.fromkeys(c.unit for c in report.action.components))
+        ranked = sorted(report.action.error.items(), key=lambda item: item[1])
+        rows = [[LABELS.get(name, name.replace("_", " ")), f"{error:.4f}"] for name, error in ranked]
+        console.table(rows, [f"mean absolute error, all columns alike ({units})", ""], right=(1,))
     if report.video:
         console.out(
             "video PSNR: " + ", ".join(f"{n.replace('_', ' ')} {v:.1f} dB" for n, v in report.video.psnr.items())

@@ -74,6 +74,7 @@ def run(recipe, out: Path, *, executor: str, ray_address: str | None, quiet: boo
 def _robot(robot: str | None, sources: list[Path], out: Path, *, yes: bool) -> str:
     """The robot to use: as given, `video_only` for plain video, or drafted beside the shards."""
     if robot is not None:
+        refuse_open_questions(Path(robot), yes=yes)
         return robot
     return drafted_robot(sources[0], out.with_name(out.name + ".robot.yaml"), yes=yes)
 
@@ -84,7 +85,6 @@ def drafted_robot(source: Path, path: Path, *, yes: bool) -> str:
     Raises:
         UsageError: the draft has open questions and `yes` was not given.
     """
-    from schemas.errors import UsageError
     from schemas.record import write_atomic
     from wamdata.draft import draft_embodiment
     from wamdata.readers import detect_reader
@@ -94,13 +94,27 @@ def drafted_robot(source: Path, path: Path, *, yes: bool) -> str:
     if not path.exists():
         write_atomic(path, draft_embodiment(source).encode())
         console.note(f"robot drafted from the data: {path} (look at it; give --robot to use another)")
-    questions = [line.strip() for line in path.read_text().splitlines() if "QUESTION" in line]
+    refuse_open_questions(path, yes=yes)
+    return str(path)
+
+
+def open_questions(path: Path) -> list[str]:
+    """Lines of a robot's file that still hold a QUESTION; none for a built-in robot's name."""
+    if not path.is_file():
+        return []
+    lines = path.read_text(errors="replace").splitlines()
+    return [f"line {number}: {line.strip()}" for number, line in enumerate(lines, start=1) if "QUESTION" in line]
+
+
+def refuse_open_questions(path: Path, *, yes: bool) -> None:
+    from schemas.errors import UsageError
+
+    questions = open_questions(path)
     if questions and not yes:
         raise UsageError(
-            f"{path}: {len(questions)} open question{'s' * (len(questions) > 1)}, first: {questions[0]} "
+            f"{path}: {len(questions)} open question{'s' * (len(questions) > 1)}, first at {questions[0]} "
             "Answer by editing (remove the word QUESTION), or pass --yes."
         )
-    return str(path)
 
 
 def summary(manifest, out: Path) -> dict:

@@ -103,16 +103,21 @@ def check(
     json: console.Json = False,
 ) -> None:
     """Whether a robot's file is right in itself, and fits a source if one is given."""
+    from cli.ingest import open_questions
     from schemas.embodiment import load_embodiment
 
     embodiment = load_embodiment(robot)
     facts = {"robot": embodiment.name, "state": embodiment.state_width, "action": embodiment.action_width}
+    facts["questions"] = open_questions(Path(robot))
     if source is not None:
         facts |= _fits(embodiment, source)
     if json:
         console.as_json(facts)
         return
-    console.out(f"{robot}: fine in itself; state {facts['state']}, action {facts['action']} columns")
+    for question in facts["questions"]:
+        console.out(f"{robot}: open question at {question}")
+    state = "reads well" if facts["questions"] else "fine in itself"
+    console.out(f"{robot}: {state}; state {facts['state']}, action {facts['action']} columns")
     if source is not None:
         console.out(f"{source}: {facts['episode']} maps to {facts['rows']} rows at {embodiment.native_hz:g} Hz")
 

@@ -45,11 +45,11 @@ def _adapter(path: Path, *, json: bool) -> None:
     console.out(f"{record.verdict}: {record.reason}")
     rows = [
         ["chunk", f"{record.time_base.chunk_s:g} s, {record.time_base.steps} steps"],
-        ["base sha256", record.base_sha256],
+        *([["base sha256", record.base_sha256]] if record.kind == "lora" else []),
         ["weights sha256", record.weights_sha256],
         ["encoder sha256", record.encoder_sha256],
         ["licences", ", ".join(record.licences)],
-        *([k, v] for k, v in record.provenance.items()),
+        *([k, v] for k, v in record.provenance.items() if k != "licences"),
     ]
     console.table(rows, ["", ""])
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cli.ingest import drafted_robot, run
+from cli.ingest import drafted_robot, refuse_open_questions, run
 
 
 def is_shards(source: Path) -> bool:
@@ -40,6 +40,8 @@ def shards_of(
     shards = [s for s in sources if is_shards(s)]
     if shards:
         raise UsageError(f"{shards[0]}: holds shards, the others raw logs. Merge shards with `wam shard merge` first.")
+    if robot:
+        refuse_open_questions(Path(robot), yes=yes)
     name = robot or drafted_robot(sources[0], out.with_name(out.name + ".robot.yaml"), yes=yes)
     values = {"sources": [str(s) for s in sources], "robot": name, "task": task} | ({"split": split} if split else {})
     values |= {"filters": {"blank_text": "keep"}} if blank_text else {}

@@ -282,9 +282,9 @@ def _assemble(
         for s in shards
     ]
     rejects = tuple(x for r in records for x in r.rejects)
-    found = tuple(_finding_meta(f) for f in (*listed, *_duplicates(samples))) + tuple(
-        f for r in records for f in r.findings
-    )
+    found = tuple(
+        _finding_meta(f) for f in (*listed, *_duplicates(samples), *_one_recording(samples, embodiment))
+    ) + tuple(f for r in records for f in r.findings)
     kept = sum(r.kept for r in records)
     assert sum(r.episodes for r in records) == source_episodes, "an episode was lost"
     return Manifest(
@@ -321,6 +321,24 @@ def _duplicates(samples) -> list[Finding]:
     return [
         Finding("duplicate", "warning", names[0], f"{', '.join(names[1:])} hold the same rows: kept in one split")
         for names in episodes.values()
+        if len(names) > 1
+    ]
+
+
+def _one_recording(samples, embodiment: Embodiment) -> list[Finding]:
+    """Films of equal length may be the cameras of one recording, and then no part of it is really held out."""
+    lengths: dict[tuple[int, float], list[str]] = {}
+    for sample in samples if embodiment.is_action_free else ():
+        lengths.setdefault((sample.rows, sample.seconds), []).append(sample.episode)
+    return [
+        Finding(
+            "same_length",
+            "warning",
+            names[0],
+            f"{len(names)} films are equally long ({', '.join(names[:3])}): if they are cameras of one recording, "
+            "its held-out part is not independent",
+        )
+        for names in lengths.values()
         if len(names) > 1
     ]
 

@@ -97,8 +97,10 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     if not path.exists():
+        if (folder / "shards" / MANIFEST).exists():
+            raise UsageError(f"{folder}: no {MANIFEST} here; the run's shards are in {folder / 'shards'}. Give that.")
         raise UsageError(
-            f"{folder}: no {MANIFEST} here, so no finished shards. Run `wam ingest SOURCE --out {folder}`."
+            f"{folder}: no {MANIFEST} here, so no finished shards. `wam ingest LOGS --out SHARDS` makes them."
         )
     manifest = Manifest.read_json(path)
     for shard in manifest.shards:

@@ -8,6 +8,7 @@ from schemas.recipe import Filters
 def check(episode: Episode, embodiment: Embodiment, limits: Filters) -> list[Finding]:
     if any(t.text.strip() for t in episode.texts):
         return []
-    severity = "error" if limits.blank_text == "reject" else "warning"
-    advice = 'Pass --task "what the robot does", or --keep-blank-text to train without words.'
+    keep = limits.blank_text == "keep" or embodiment.is_action_free
+    severity = "warning" if keep else "error"
+    advice = 'Give one with --task "what is done" (--video-task for films beside play data)'
     return [Finding("blank_text", severity, episode.key, f"no instruction. {advice}")]
