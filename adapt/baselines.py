@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from schemas.embodiment import Embodiment
 from schemas.episode import freeze
+from wamdata.windows import HISTORY_LAGS
 
 Float = NDArray[np.floating]
 
-LAGS = (1, 2, 4, 8)
+LAGS = HISTORY_LAGS  # the model's own, so that `ridge_state` knows what it knows
 FOLDS = 6
 PENALTIES = 10.0 ** np.arange(-4, 4.5, 0.5)  # per window, on standardised features; the last is nearly a plain mean
 STILL_STD = 1e-4  # rad, m or fraction: a feature that varies less in training is noise, and extrapolates badly
