@@ -1,0 +1,1 @@
+"""DreamZero's frozen encoders (video, text, image) from diffusers and transformers, loading the original keys."""
