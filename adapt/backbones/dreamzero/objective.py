@@ -58,7 +58,7 @@ class Losses:
 
 
 class Prediction(Protocol):
-    """Velocities: video (B, C, F, H', W'), where an odd H or W lost its last row or column; actions (B, T, A) or None."""
+    """Velocities: video (B, C, F, H', W') without the last line of an odd H or W, and actions (B, T, A) or None."""
 
     @property
     def video(self) -> Tensor: ...

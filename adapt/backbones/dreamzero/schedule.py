@@ -17,7 +17,7 @@ SHIFT = 5.0
 
 @dataclass(frozen=True)
 class Schedule:
-    """What belongs to each level id: sigma in 0..1, timestep = 1000 sigma, and the loss weight; each (levels,) float32."""
+    """By level id: sigma in 0..1, timestep = 1000 sigma, and loss weight; each (levels,) float32."""
 
     sigmas: Tensor
     timesteps: Tensor
