@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from schemas.errors import DataError, UsageError
+from schemas.files import file_sha256, write_atomic
 from schemas.recipe import TimeBase
-from schemas.record import Record, write_atomic
+from schemas.record import Record
 
 RECORD, FULL, LORA = "adapter.json", "model.safetensors", "adapter_model.safetensors"
 
@@ -51,8 +52,6 @@ def read_record(folder: Path) -> AdapterRecord:
         UsageError: it is none.
         DataError: a file is missing or its content differs from the hash.
     """
-    from wamdata.shards import file_sha256
-
     path = folder / RECORD
     if not path.exists():
         raise UsageError(f"{folder}: no {RECORD} here, so no adapter. `wam export RUN --out DIR` makes one.")
@@ -81,8 +80,6 @@ def write_folder(out: Path, files: dict[str, bytes], record: dict[str, Any]) -> 
     Raises:
         UsageError: `out` exists.
     """
-    from wamdata.shards import file_sha256
-
     if out.exists():
         raise UsageError(f"{out}: exists already. Give a new --out.")
     partial = out.with_name(out.name + ".partial")

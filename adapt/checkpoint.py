@@ -9,9 +9,12 @@ A folder gets its final name only when it is whole, so a kill at any instant lea
 The random state needs no saving: every draw depends on (seed, epoch, window), the position on the step.
 """
 
+import json
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import torch
 from safetensors import SafetensorError
@@ -19,18 +22,26 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from schemas.errors import DataError
-from schemas.record import Record, sync, write_atomic
-from wamdata.shards import file_sha256
+from schemas.files import file_sha256, sync, write_atomic
 
 MODEL, OPTIMIZER, RECORD = "model.safetensors", "optimizer.safetensors", "checkpoint.json"
 KEPT = 2  # checkpoints kept besides the chosen one
 
 
-class Checkpoint(Record):
+@dataclass(frozen=True)
+class Checkpoint:
     """What a checkpoint folder holds."""
 
     step: int
     files: dict[str, str]
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Raises DataError if the record is missing or damaged."""
+        try:
+            return cls(**json.loads(path.read_bytes()))
+        except (OSError, ValueError, TypeError) as error:
+            raise DataError(f"{path}: cannot be read ({error}). Take another checkpoint.") from None
 
 
 def save(
@@ -53,7 +64,7 @@ def save(
     for name, content in extra.items():
         write_atomic(partial / name, content)
     files = {name: file_sha256(partial / name) for name in (MODEL, OPTIMIZER, *extra)}
-    Checkpoint(step=step, files=files).write_json(partial / RECORD)
+    write_atomic(partial / RECORD, json.dumps({"step": step, "files": files}, indent=1).encode())
     shutil.rmtree(final, ignore_errors=True)
     os.replace(partial, final)
     sync(folder)
@@ -66,7 +77,7 @@ def newest(folder: Path) -> tuple[Path, Checkpoint] | None:
     """The newest whole checkpoint; one that fails its hashes is set aside as `*.broken` and the next one tried."""
     for path in reversed(_folders(folder)):
         try:
-            record = Checkpoint.read_json(path / RECORD)
+            record = Checkpoint.read(path / RECORD)
             if all((path / n).exists() and file_sha256(path / n) == h for n, h in record.files.items()):
                 return path, record
         except DataError:

@@ -7,8 +7,8 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from adapt.adapter import FULL, AdapterRecord, card, read_record, refuse_wrong_base, write_folder
-from adapt.backbones import backbone_info
 from adapt.backbones.base import Backbone
+from adapt.backbones.registry import backbone_info
 from adapt.fingerprint import base_fingerprint
 from adapt.latents import Clips
 from adapt.lora import with_lora

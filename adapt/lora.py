@@ -1,13 +1,17 @@
 """LoRA through peft: which modules, and the heads that are trained in full beside it."""
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 
 from adapt.backbones.base import Backbone
-from schemas.recipe import Lora
+
+if TYPE_CHECKING:
+    from schemas.recipe import Lora
 
 
-def with_lora(model: nn.Module, lora: Lora, backbone: Backbone, *, seed: int) -> nn.Module:
+def with_lora(model: nn.Module, lora: "Lora", backbone: Backbone, *, seed: int) -> nn.Module:
     """`model` wrapped by peft: adapters on the backbone's linears, its heads trainable copies, all else frozen.
 
     peft starts B at zero, so a fresh adapter changes nothing; the heads start as the base's.

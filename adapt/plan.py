@@ -5,7 +5,7 @@ Does not yet know GPUs: seconds per step are measured on this machine for `nano`
 
 from dataclasses import dataclass
 
-from adapt.backbones import backbone_info
+from adapt.backbones.registry import backbone_info
 from adapt.run import Shards, resolve
 from schemas.recipe import AdaptRecipe
 from wamdata.shards import stream_clips

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from adapt import stage
-from adapt.backbones import BackboneInfo, backbone_info
+from adapt.backbones.registry import BackboneInfo, backbone_info
 from schemas.embodiment import Embodiment
 from schemas.errors import DataError, UsageError
+from schemas.files import write_atomic
 from schemas.manifest import Manifest
 from schemas.recipe import AdaptRecipe, TimeBase
-from schemas.record import write_atomic
 from schemas.report import Report, SplitPart
 from schemas.yaml_io import write_yaml
 from wamdata.lock import locked

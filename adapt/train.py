@@ -7,8 +7,9 @@ epoch, window), its place on the step, so a resumed run sees what an uninterrupt
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,12 +18,13 @@ from torch import Tensor, nn
 
 from adapt import checkpoint
 from adapt.backbones.base import Backbone, Latents, count, trainable
-from adapt.curves import CURVES, Curves, thinned
+from adapt.curves import CURVES, Curves, Point, Trained, thinned
 from schemas.errors import DataError
-from schemas.recipe import AdaptRecipe
-from schemas.record import sync, write_atomic
-from schemas.report import CurvePoint, Training
+from schemas.files import sync, write_atomic
 from wamdata.order import epoch_order, sample_seed
+
+if TYPE_CHECKING:
+    from schemas.recipe import AdaptRecipe
 
 BEST = "best.safetensors"
 
@@ -44,12 +46,12 @@ def train(
     play: Sequence[Latents],
     video: Sequence[Latents],
     val: Sequence[Latents],
-    recipe: AdaptRecipe,
+    recipe: "AdaptRecipe",
     folder: Path,
     *,
     on_tick: Callable[[Tick], None] = lambda tick: None,
     stop_after: int | None = None,
-) -> Training:
+) -> Trained:
     """Train `model` in place, leaving its best weights in it and in `folder`.
 
     Args:
@@ -89,19 +91,18 @@ def train(
                 f"loss is {loss} at step {done}. Lower lr (now {recipe.lr:g}), or run `wam check` on the data."
             )
         last = done == recipe.steps
-        points = (CurvePoint(step=done, value=loss),)
-        curves = curves.model_copy(update={"loss": curves.loss + points})
+        curves = replace(curves, loss=(*curves.loss, Point(done, loss)))
         if done % recipe.eval_every == 0 or last:
             val_error = held.error(model, average)
             curves = _judged(curves, done, val_error, average, folder)
         if done % recipe.save_every == 0 or last:
-            curves = curves.model_copy(update={"seconds": before + time.monotonic() - started})
+            curves = replace(curves, seconds=before + time.monotonic() - started)
             _save(folder, done, parameters, average, optimizer, names, curves)
         on_tick(Tick(done, recipe.steps, loss, val_error, first))
         if stop_after is not None and done - first >= stop_after:
             break
     load_trainable(model, checkpoint.load_tensors(folder / BEST) if stop_after is None else average)
-    return Training(
+    return Trained(
         steps=recipe.steps,
         chosen_step=curves.best_step,
         seconds=curves.seconds,
@@ -115,7 +116,7 @@ def train(
     )
 
 
-def learning_rate_scale(step: int, recipe: AdaptRecipe) -> float:
+def learning_rate_scale(step: int, recipe: "AdaptRecipe") -> float:
     """Linear warm-up, then a half cosine to zero at the last step."""
     if step < recipe.warmup:
         return (step + 1) / recipe.warmup
@@ -145,7 +146,7 @@ class _Order:
     An epoch has no remainder, and no window comes twice in one.
     """
 
-    def __init__(self, play: list[str], video: list[str], recipe: AdaptRecipe) -> None:
+    def __init__(self, play: list[str], video: list[str], recipe: "AdaptRecipe") -> None:
         films = min(max(1, round(recipe.video_share * recipe.batch)), recipe.batch - 1) if play and video else 0
         films = recipe.batch if video and not play else films
         self._parts = [
@@ -177,7 +178,7 @@ class _Order:
 class _HeldOut:
     """Action error on the validation part, of the averaged weights; None where there are no actions."""
 
-    def __init__(self, backbone: Backbone, val: Sequence[Latents], recipe: AdaptRecipe) -> None:
+    def __init__(self, backbone: Backbone, val: Sequence[Latents], recipe: "AdaptRecipe") -> None:
         self._backbone, self._recipe = backbone, recipe
         self._val = [s for s in val if s.has_action]
 
@@ -205,13 +206,13 @@ def _judged(curves: Curves, step: int, error: float | None, average: dict[str, T
         save_file({n: t.contiguous() for n, t in average.items()}, partial)
         sync(partial)
         partial.replace(folder / BEST)
-        curves = curves.model_copy(update={"best_step": step})
+        curves = replace(curves, best_step=step)
     if error is None:
         return curves
-    return curves.model_copy(update={"val_error": (*curves.val_error, CurvePoint(step=step, value=error))})
+    return replace(curves, val_error=(*curves.val_error, Point(step, error)))
 
 
-def _groups(parameters: dict[str, Tensor], recipe: AdaptRecipe) -> list[dict]:
+def _groups(parameters: dict[str, Tensor], recipe: "AdaptRecipe") -> list[dict]:
     """Weight decay for matrices, none for biases, gains and tables."""
     matrices = [p for p in parameters.values() if p.ndim >= 2]
     rest = [p for p in parameters.values() if p.ndim < 2]
@@ -224,7 +225,7 @@ def _set_lr(optimizer: torch.optim.Optimizer, scale: float) -> None:
         group["lr"] = group["base_lr"] * scale
 
 
-def _follow(average: dict[str, Tensor], parameters: dict[str, Tensor], step: int, recipe: AdaptRecipe) -> None:
+def _follow(average: dict[str, Tensor], parameters: dict[str, Tensor], step: int, recipe: "AdaptRecipe") -> None:
     """Exponential moving average with a warm-up, so that early weights do not linger."""
     decay = min(recipe.ema, (1 + step) / (10 + step))
     with torch.no_grad():
@@ -242,7 +243,7 @@ def _save(
     curves: Curves,
 ) -> None:
     tensors = {f"weight.{n}": p for n, p in parameters.items()} | {f"average.{n}": t for n, t in average.items()}
-    content = curves.model_dump_json(indent=1).encode()
+    content = curves.to_json()
     checkpoint.save(folder, step, tensors, optimizer, names, {CURVES: content})
     write_atomic(folder / CURVES, content)
 

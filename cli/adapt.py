@@ -126,7 +126,7 @@ def _settings(recipe: Path | None, given: dict, *, last_command: bool) -> dict:
 
 
 def _recipe(settings: dict, play, films):
-    from adapt.backbones import backbone_info
+    from adapt.backbones.registry import backbone_info
     from schemas.recipe import AdaptRecipe
     from schemas.yaml_io import parse
 

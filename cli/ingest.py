@@ -85,7 +85,7 @@ def drafted_robot(source: Path, path: Path, *, yes: bool) -> str:
     Raises:
         UsageError: the draft has open questions and `yes` was not given.
     """
-    from schemas.record import write_atomic
+    from schemas.files import write_atomic
     from wamdata.draft import draft_embodiment
     from wamdata.readers import detect_reader
 

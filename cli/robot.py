@@ -23,7 +23,7 @@ def draft(
     Not yet: camera roles from motion, delta actions, gripper ends. What is uncertain is marked QUESTION.
     """
     from schemas.errors import UsageError
-    from schemas.record import write_atomic
+    from schemas.files import write_atomic
     from wamdata.draft import draft_embodiment
 
     text = draft_embodiment(source, name=name)

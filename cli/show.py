@@ -9,12 +9,13 @@ from cli import console
 
 
 def show(
-    path: Annotated[Path, typer.Argument(help="Logs, shards, a run, an adapter or a robot file.")],
+    path: Annotated[Path, typer.Argument(help="Logs, shards, a run, an adapter, a checkpoint or a robot file.")],
     json: console.Json = False,
 ) -> None:
-    """Say what a path holds: logs, shards (with rejects and findings), a run (with its stages), an adapter.
+    """Say what a path holds: logs, shards (with rejects and findings), a run (with its stages), an adapter, or a
+    DreamZero or Wan checkpoint (with what it lacks).
 
-    Not yet: DreamZero checkpoints, pictures of clips.
+    Not yet: pictures of clips.
     """
     from schemas.errors import UsageError
 
@@ -30,6 +31,8 @@ def show(
         _run(path, json=json)
     elif (path / "manifest.json").exists():
         _shards(path, json=json)
+    elif _is_checkpoint(path):
+        _checkpoint(path, json=json)
     else:
         _source(path, json=json)
 
@@ -52,6 +55,25 @@ def _adapter(path: Path, *, json: bool) -> None:
         *([k, v] for k, v in record.provenance.items() if k != "licences"),
     ]
     console.table(rows, ["", ""])
+
+
+def _is_checkpoint(path: Path) -> bool:
+    """Whether safetensors, or an index of them, lie at the top of a folder."""
+    if path.is_file():
+        return path.suffix == ".safetensors"
+    return any(next(path.glob(f"*.safetensors{end}"), None) is not None for end in ("", ".index.json"))
+
+
+def _checkpoint(path: Path, *, json: bool) -> None:
+    from adapt.backbones.dreamzero.checkpoint import open_checkpoint
+    from adapt.backbones.dreamzero.describe import describe
+
+    told = describe(open_checkpoint(path))
+    if json:
+        console.as_json(told.as_dict())
+        return
+    console.out(f"{told.title} ({path})")
+    console.table([list(row) for row in told.rows()], ["", ""])
 
 
 def _run(path: Path, *, json: bool) -> None:

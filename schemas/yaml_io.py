@@ -8,7 +8,8 @@ import yaml
 from pydantic import ValidationError
 
 from schemas.errors import UsageError
-from schemas.record import Record, first_problem, write_atomic
+from schemas.files import write_atomic
+from schemas.record import Record, first_problem
 
 R = TypeVar("R", bound=Record)
 

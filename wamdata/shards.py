@@ -5,7 +5,6 @@ Written with webdataset's own writer (fixed mtime, nothing encoded, keys checked
 webdataset, or one clip at a time through the offsets in the manifest. Nothing is ever unpickled.
 """
 
-import hashlib
 import os
 import re
 import tarfile
@@ -14,8 +13,8 @@ from pathlib import Path
 
 from schemas.embodiment import Embodiment
 from schemas.errors import DataError, UsageError
+from schemas.files import file_sha256, sync
 from schemas.manifest import Manifest, SampleInfo, ShardInfo, Split
-from schemas.record import sync
 from wamdata.clips import Clip, from_sample, to_sample
 
 MANIFEST = "manifest.json"
@@ -166,11 +165,6 @@ def check_key(key: str) -> None:
     """webdataset splits a file name at its first dot: a key with a dot would lose its tail silently."""
     if not _KEY.fullmatch(key):
         raise DataError(f"sample key {key!r} may hold only letters, digits, _, @ and -.")
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _member_offsets(path: Path) -> dict[str, dict[str, tuple[int, int]]]:

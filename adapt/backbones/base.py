@@ -1,5 +1,7 @@
 """What the engine asks of a backbone. One file or folder implements it; contract tests run on its `tiny` form."""
 
+from __future__ import annotations  # training on a bare machine has no pydantic, which the schemas need
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,12 +10,11 @@ from typing import TYPE_CHECKING, Protocol, Self
 import numpy as np
 from torch import Tensor, nn
 
-from schemas.embodiment import Embodiment
-from schemas.episode import Window
-from schemas.recipe import AdaptRecipe, TimeBase
-
 if TYPE_CHECKING:
     from adapt.latents import Clips
+    from schemas.embodiment import Embodiment
+    from schemas.episode import Window
+    from schemas.recipe import AdaptRecipe, TimeBase
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Backbone(Protocol):
 
     @classmethod
     def fit(
-        cls, play: "Clips", videos: "Sequence[Clips]", recipe: AdaptRecipe, *, on_progress: Callable[[int], None]
+        cls, play: Clips, videos: Sequence[Clips], recipe: AdaptRecipe, *, on_progress: Callable[[int], None]
     ) -> Self:
         """A backbone without a base: whatever must be fitted is fitted on the training part."""
         ...
@@ -75,7 +76,7 @@ class Backbone(Protocol):
         """The backbone whose `files` lie in `folder`."""
         ...
 
-    def for_robot(self, play: "Clips", recipe: AdaptRecipe) -> Self:
+    def for_robot(self, play: Clips, recipe: AdaptRecipe) -> Self:
         """The base's encoders and trunk for the robot of `play`: its widths and normalisation."""
         ...
 

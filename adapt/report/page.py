@@ -12,7 +12,7 @@ import numpy as np
 from adapt.report import charts
 from adapt.report.figures import Example, Figures, Image
 from adapt.report.styles import INK, METHODS, Style, css_colour, css_variables, style_of
-from schemas.record import write_atomic
+from schemas.files import write_atomic
 from schemas.report import ActionScore, ComponentScore, Paired, Report
 
 SEES_LAST_COMMAND = ("last_command", "ridge")

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import DataError
+from schemas.files import write_atomic
 from schemas.recipe import SplitRule, TimeBase
-from schemas.record import write_atomic
 
 
 def test_equal_records_have_equal_digests_whatever_the_order_of_fields() -> None:
