@@ -1,6 +1,6 @@
 """The schedule, the training losses and the samplers against the public reference's own numbers."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -157,28 +157,18 @@ def test_the_valid_reduction_undoes_the_references_dilution(case: Case) -> None:
         return
     per_sample = []
     for index, has in enumerate(batch.has_action):
-        one = Case(case.name, case.stored).network()
-        one.video, one.action = one.video[index : index + 1], one.action[index : index + 1]
-        reference = training_loss(one, sliced(batch, index), cut(draws, index), reduction="reference")
+        network, one, drawn = (row_of(whole, index) for whole in (case.network(), batch, draws))
+        reference = training_loss(network, one, drawn, reduction="reference")
         share = batch.action_valid[index].float().mean()
         per_sample += [reference.action / share] if has else []
     want = torch.stack(per_sample).mean() if per_sample else torch.tensor(0.0)
     torch.testing.assert_close(training_loss(case.network(), batch, draws).action, want, rtol=1e-5, atol=0)
 
 
-def sliced(batch: Batch, index: int) -> Batch:
-    return Batch(
-        latents=batch.latents[index : index + 1],
-        context=batch.context[index : index + 1],
-        has_action=batch.has_action[index : index + 1],
-        action=batch.action[index : index + 1],
-        action_valid=batch.action_valid[index : index + 1],
-        state=batch.state[index : index + 1],
-    )
-
-
-def cut(draws: Draws, index: int) -> Draws:
-    return Draws(*(tensor[index : index + 1] for tensor in vars(draws).values()))
+def row_of(whole: Batch | Draws | Recorded, index: int) -> Any:
+    """The same with one sample."""
+    parts = {name: part[index : index + 1] for name, part in vars(whole).items() if isinstance(part, Tensor | tuple)}
+    return replace(whole, **parts)
 
 
 def test_the_reference_cannot_tell_samples_of_a_batch_apart_and_ours_can() -> None:
@@ -191,7 +181,7 @@ def test_the_reference_cannot_tell_samples_of_a_batch_apart_and_ours_can() -> No
     assert f"RuntimeError: {crash.value}" == noted
     got = training_loss(case.network(), case.batch(), case.draws(), reduction="reference")
     assert_losses(got, {"action": case["out.action_loss"]})
-    everyone = Batch(**{**vars(case.batch()), "has_action": (True, True, True)})
+    everyone = replace(case.batch(), has_action=(True, True, True))
     assert training_loss(case.network(), everyone, case.draws(), reduction="reference").action > got.action * 1.1
 
 
@@ -205,7 +195,7 @@ def test_recorded_cases_are_what_our_configuration_describes(case: Case) -> None
     assert predicted.shape[-2:] == TINY.latent_grid
     assert case["in.embodiment_id"].tolist() == [17] * len(latents)  # DROID's; the network ignores it, ours takes none
     batch = case.batch()
-    assert_close(valid_action(Batch(**{**vars(batch), "has_action": (True,) * len(latents)})), batch.action, atol=EXACT)
+    assert_close(valid_action(replace(batch, has_action=(True,) * len(latents))), batch.action, atol=EXACT)
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,10 @@ class Policy:
         """Whether the window holds all chunks that training had: a new one must begin with the newest frame."""
         return session.next_frame >= self.model.config.window_latents
 
+    def has_room(self, session: Session) -> bool:
+        """Whether one more chunk can be observed and another one predicted after it."""
+        return session.next_frame + 2 * self.model.config.latents_per_chunk <= self.model.config.window_latents
+
     @torch.no_grad()
     def act(
         self,

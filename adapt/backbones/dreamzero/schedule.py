@@ -27,11 +27,9 @@ class Schedule:
 @cache
 def training_schedule(device: torch.device) -> Schedule:
     """The 1000 training levels on `device`, copied there once, so that no later step waits for the host."""
-    with torch.inference_mode(False):  # a table first made while a policy runs must still serve a later training step
-        sigmas = level_sigmas(LEVELS)
-        timesteps = 1000 * sigmas
-        parts = [part.to(device) for part in (sigmas, timesteps, loss_weights(timesteps))]
-    return Schedule(*parts)
+    sigmas = level_sigmas(LEVELS)
+    timesteps = 1000 * sigmas
+    return Schedule(*(part.to(device) for part in (sigmas, timesteps, loss_weights(timesteps))))
 
 
 def level_sigmas(levels: int, *, shift: float = SHIFT) -> Tensor:

@@ -1,7 +1,7 @@
 """Instructions to embeddings: the encoder of umt5-xxl, from transformers, and its tokenizer.
 
-Embeddings beyond a prompt's own length are zero, whatever else is in the batch. The public reference cuts every prompt of
-a batch to the shortest one's length instead; a batch of one is the same in both.
+Embeddings beyond a prompt's own length are zero, whatever else is in the batch. The public reference cuts every prompt
+of a batch to the shortest one's length instead; a batch of one is the same in both.
 """
 
 import functools
@@ -103,8 +103,8 @@ class TextEncoder:
 def clean(text: str) -> str:
     """`text` with HTML entities resolved (twice) and runs of white space made one blank.
 
-    Where ftfy is installed it first repairs wrongly decoded characters, as the reference does; without it they stay.
-    Plain ASCII is the same either way.
+    Where ftfy is installed it first repairs wrongly decoded characters and straightens curly quotes, as in the
+    reference; without it these stay as they are, and so get other tokens. Ordinary ASCII is the same either way.
     """
     try:
         import ftfy

@@ -1,13 +1,13 @@
 """Video to latents and back: Wan's causal VAE, of version 2.1 (14B) or 2.2 (5B), from diffusers.
 
 The first frame becomes one latent frame, every 4 frames after it another. diffusers gives the posterior; its mode,
-normalised by a fixed mean and deviation for each channel, is what the diffusion transformer sees. Does not tile and does
-not sample.
+normalised by a fixed mean and deviation for each channel, is what the diffusion transformer sees. Does not tile and
+does not sample.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -78,9 +78,7 @@ class VideoConfig:
 
 
 WAN21 = VideoConfig()
-WAN22 = VideoConfig(
-    base_dim=160, decoder_base_dim=256, z_dim=48, residual=True, patch=2, mean=MEAN_48, std=STD_48
-)
+WAN22 = VideoConfig(base_dim=160, decoder_base_dim=256, z_dim=48, residual=True, patch=2, mean=MEAN_48, std=STD_48)
 TINY_WAN21 = replace(WAN21, base_dim=4, decoder_base_dim=4)
 TINY_WAN22 = replace(WAN22, base_dim=4, decoder_base_dim=4)
 
@@ -175,8 +173,8 @@ class VideoEncoder:
     def first_frame(self, frame: Tensor, *, frames: int) -> Tensor:
         """What the 14B is told of a video's first frame: a mask, and the latents of that frame followed by mid grey.
 
-        Every latent frame is computed: through the causal convolutions' caches the first frame still reaches the
-        thirtieth latent frame, so none of the grey ones can be kept from one video to the next.
+        All latent frames are computed: the convolutions' caches carry the first frame through the next 28 latent
+        frames, so in a window of 33 video frames none of the grey ones is the same for two videos.
 
         Args:
             frame: (B, 3, H, W) in [-1, 1].
@@ -194,9 +192,9 @@ class VideoEncoder:
 
 
 def _check(frames: Tensor, config: VideoConfig) -> None:
-    *_, count, height, width = frames.shape
-    if frames.ndim != 5 or count % FRAMES_PER_LATENT != 1:
+    if frames.ndim != 5 or frames.shape[1] != 3 or frames.shape[2] % FRAMES_PER_LATENT != 1:
         raise DataError(f"video of shape {tuple(frames.shape)}: wanted (B, 3, T, H, W) with T = 1, 5, 9, ... frames.")
+    height, width = frames.shape[3:]
     if height % config.stride or width % config.stride:
         raise DataError(f"video of {height}x{width} pixels: wanted multiples of {config.stride}. Resize the canvas.")
 
@@ -205,21 +203,20 @@ def _empty(config: VideoConfig) -> nn.Module:
     """The VAE on the meta device: shapes without weights."""
     from diffusers import AutoencoderKLWan
 
-    sizes: dict[str, Any] = dict(
-        base_dim=config.base_dim,
-        decoder_base_dim=config.decoder_base_dim,
-        z_dim=config.z_dim,
-        dim_mult=list(config.dim_mult),
-        num_res_blocks=config.res_blocks,
-        temperal_downsample=list(TEMPORAL_DOWNSAMPLE),
-        is_residual=config.residual,
-        in_channels=3 * config.patch**2,
-        out_channels=3 * config.patch**2,
-        patch_size=config.patch if config.patch > 1 else None,
-        scale_factor_spatial=config.stride,
-    )
     with torch.device("meta"):
-        return AutoencoderKLWan(**sizes)
+        return AutoencoderKLWan(
+            base_dim=config.base_dim,
+            decoder_base_dim=config.decoder_base_dim,
+            z_dim=config.z_dim,
+            dim_mult=list(config.dim_mult),
+            num_res_blocks=config.res_blocks,
+            temperal_downsample=list(TEMPORAL_DOWNSAMPLE),
+            is_residual=config.residual,
+            in_channels=3 * config.patch**2,
+            out_channels=3 * config.patch**2,
+            patch_size=config.patch if config.patch > 1 else None,
+            scale_factor_spatial=config.stride,
+        )
 
 
 def _source_of(config: VideoConfig) -> SourceOf:
