@@ -21,7 +21,12 @@ def tiny(*, seed: int = 0, dtype: torch.dtype = torch.float64, config: DreamZero
 
 
 def window(
-    config: DreamZeroConfig = TINY, *, batch: int = 2, chunks: int = 4, dtype: torch.dtype = torch.float64, **options: Any
+    config: DreamZeroConfig = TINY,
+    *,
+    batch: int = 2,
+    chunks: int = 4,
+    dtype: torch.dtype = torch.float64,
+    **options: Any,
 ) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
     """Random arguments of a forward pass."""
     device = options.get("device", "cpu")
