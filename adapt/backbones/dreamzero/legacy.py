@@ -1,6 +1,6 @@
-"""Wan's original weights: the pickles they were published as, and how a library's model takes them by their first names.
+"""Wan's original weights: the pickles they were published as, and how a library's model takes them by those names.
 
-A DreamZero checkpoint keeps those names behind a prefix, so one map serves both. Nothing but the four files named here is
+A DreamZero checkpoint keeps the names behind a prefix, so one map serves both. Nothing but the four files named here is
 ever unpickled, and of them only tensors: a pickle that calls code is refused before the call.
 """
 
@@ -99,7 +99,7 @@ def fill(
     dtype: torch.dtype,
     ignored: Iterable[str] = (),
 ) -> None:
-    """Gives a model on the meta device its weights, and freezes it.
+    """Gives a model on the meta device its weights, and freezes it. What is of `device` and `dtype` is not copied.
 
     Args:
         what: the model's name in errors.
@@ -109,8 +109,10 @@ def fill(
         DataError: a tensor is missing, of another shape, or not known; says how many and names the first.
     """
     shapes = original_shapes(model, source_of)
-    _refuse(what, "missing", sorted(shapes.keys() - tensors.keys()), len(shapes))
-    _refuse(what, "not known", sorted(tensors.keys() - shapes.keys() - set(ignored)), len(tensors))
+    missing = sorted(shapes.keys() - tensors.keys())
+    unknown = sorted(tensors.keys() - shapes.keys() - set(ignored))
+    if faults := [*_count(missing, "missing"), *_count(unknown, "not known")]:
+        raise DataError(f"{what}: of {len(shapes)} tensors {', '.join(faults)}. Are these its weights, unprefixed?")
     for name, shape in shapes.items():
         if tuple(tensors[name].shape) != shape:
             raise DataError(f"{what}: {name!r} is {tuple(tensors[name].shape)}, wanted {shape}. Is the size right?")
@@ -122,6 +124,5 @@ def fill(
     model.requires_grad_(False).eval()
 
 
-def _refuse(what: str, fault: str, names: list[str], total: int) -> None:
-    if names:
-        raise DataError(f"{what}: {len(names)} of {total} tensors {fault}, first {names[0]!r}. Are these its weights?")
+def _count(names: list[str], fault: str) -> list[str]:
+    return [f"{len(names)} {fault} (first {names[0]!r})"] if names else []

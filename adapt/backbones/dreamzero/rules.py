@@ -254,8 +254,8 @@ def _for_rows(stats: Stats, values: Tensor) -> Stats:
 def _over_chunk(actions: Tensor, state: Tensor) -> Tensor:
     if actions.shape[-2] != STEPS * state.shape[-2] or actions.shape[-1] != state.shape[-1]:
         raise DataError(
-            f"actions {tuple(actions.shape)} and states {tuple(state.shape)}: wanted {STEPS} action rows to a state row "
-            "and the same channels."
+            f"actions {tuple(actions.shape)} and states {tuple(state.shape)}: wanted {STEPS} action rows "
+            "to a state row and the same channels."
         )
     return state.repeat_interleave(STEPS, -2)
 

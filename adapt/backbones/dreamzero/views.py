@@ -135,10 +135,10 @@ def mosaic_for(cameras: Sequence[Camera], style: str | None = None) -> Mosaic:
         raise UsageError(f"mosaic style {name!r}: not known. Give one of: {', '.join(STYLES)}.")
     counts, build = STYLES[name]
     if len(cameras) not in counts:
-        wanted = " or ".join(COUNT[n] for n in counts)
+        wanted = " or ".join(COUNT[n] for n in counts) + (" camera" if counts == (1,) else " cameras")
         given = ", ".join(c.key for c in cameras) or "none"
         raise UsageError(
-            f"mosaic style {name!r} takes {wanted} camera{'s' if counts != (1,) else ''}, got {len(cameras)} ({given}). "
+            f"mosaic style {name!r} takes {wanted}, got {len(cameras)} ({given}). "
             "Mark the others `use: carry`, or name another style."
         )
     keys = [c.key for c in cameras]
@@ -209,8 +209,10 @@ def words(camera: Camera) -> str:
     return f"the camera view from the {name} camera"
 
 
-def _quarters(cameras: Sequence[Camera], called: Sequence[str]) -> tuple[Cell, ...]:
-    """Quarters in reading order. The second camera is at the bottom left, as in the reference; what is left is black."""
+def _quarters(cameras: Sequence[Camera], called: Sequence[str], *, unused: str) -> tuple[Cell, ...]:
+    """Quarters in reading order, the second camera at the bottom left as in the reference; without a fourth one, the
+    last quarter is black and called `unused`.
+    """
     views = [View(c.key, w) for c, w in zip(cameras, called, strict=True)]
     first, second, third, fourth = (*views, *([None] * (4 - len(views))))
     top = Cell("top-left view", (0, 1), (0, 1), first)
@@ -218,7 +220,7 @@ def _quarters(cameras: Sequence[Camera], called: Sequence[str]) -> tuple[Cell, .
     if third is None:
         return top, bottom, Cell("right half", (0, 2), (1, 2), None)
     right = Cell("top-right view", (0, 1), (1, 2), third)
-    return top, right, bottom, Cell("bottom-right view", (1, 2), (1, 2), fourth)
+    return top, right, bottom, Cell("bottom-right view" if fourth else unused, (1, 2), (1, 2), fourth)
 
 
 def _top_and_two(cameras: Sequence[Camera], called: Sequence[str]) -> tuple[Cell, ...]:
@@ -232,7 +234,7 @@ def _top_and_two(cameras: Sequence[Camera], called: Sequence[str]) -> tuple[Cell
 
 
 def _quad(name: str, cameras: Sequence[Camera]) -> Mosaic:
-    return _generated(name, (2, 2), _quarters(cameras, [words(c) for c in cameras]))
+    return _generated(name, (2, 2), _quarters(cameras, [words(c) for c in cameras], unused="bottom-right quarter"))
 
 
 def _wide(name: str, cameras: Sequence[Camera]) -> Mosaic:
@@ -241,17 +243,19 @@ def _wide(name: str, cameras: Sequence[Camera]) -> Mosaic:
 
 def _stack(name: str, cameras: Sequence[Camera]) -> Mosaic:
     top, bottom = (View(c.key, words(c)) for c in cameras)
-    return _generated(name, (2, 1), (Cell("top view", (0, 1), (0, 1), top), Cell("bottom view", (1, 2), (0, 1), bottom)))
+    return _generated(
+        name, (2, 1), (Cell("top view", (0, 1), (0, 1), top), Cell("bottom view", (1, 2), (0, 1), bottom))
+    )
 
 
 def _whole(name: str, cameras: Sequence[Camera]) -> Mosaic:
     view = View(cameras[0].key, words(cameras[0]))
     sentence = f"A single view video shows that a robot {{task}} The video shows {view.words}. The robot {{task}}"
-    return Mosaic(name, (1, 1), (Cell("view", (0, 1), (0, 1), view),), sentence)
+    return Mosaic(name, (1, 1), (Cell("whole canvas", (0, 1), (0, 1), view),), sentence)
 
 
 def _human(name: str, cameras: Sequence[Camera]) -> Mosaic:
-    whole = Cell("view", (0, 1), (0, 1), View(cameras[0].key, words(cameras[0])))
+    whole = Cell("whole canvas", (0, 1), (0, 1), View(cameras[0].key, words(cameras[0])))
     return Mosaic(name, (1, 1), (whole,), "A single view video shows that a human {task}")
 
 
@@ -267,13 +271,15 @@ def _droid(name: str, cameras: Sequence[Camera]) -> Mosaic:
 def _agibot(name: str, cameras: Sequence[Camera]) -> Mosaic:
     _expect(name, cameras, ("fixed center", "held left", "held right"))
     called = ("robot's head", "left hand", "right hand")
-    cells = _quarters(cameras, [f"the camera view from the {c}" for c in called])
+    words_of = [f"the camera view from the {c}" for c in called]
+    cells = _quarters(cameras, words_of, unused="bottom-right view")
     return Mosaic(name, (2, 2), cells, _sentence("four", cells, black="a black screen (inactive view)"))
 
 
 def _yam(name: str, cameras: Sequence[Camera]) -> Mosaic:
     _expect(name, cameras, ("center", "left", "right"))
-    cells = _quarters(cameras, ("the top camera", "the left camera", "the right camera"))
+    called = ("the top camera", "the left camera", "the right camera")
+    cells = _quarters(cameras, called, unused="bottom-right view")
     return Mosaic(name, (2, 2), cells, _sentence("four", cells, black="a black screen"))
 
 
@@ -296,10 +302,7 @@ def _generated(name: str, grid: tuple[int, int], cells: tuple[Cell, ...]) -> Mos
 
 
 def _sentence(count: str, cells: tuple[Cell, ...], *, black: str, after: str = "") -> str:
-    parts = []
-    for cell in cells:
-        place = cell.place if cell.view or count == "four" else cell.place.replace("view", "quarter")
-        parts.append(f"the {place} shows {cell.view.words}" if cell.view else f"the {place} is {black}")
+    parts = [f"the {c.place} shows {c.view.words}" if c.view else f"the {c.place} is {black}" for c in cells]
     last = f"{', ' if len(parts) > 2 else ' '}and {parts.pop()}"
     shown = ", ".join(parts).removeprefix("the ") + last
     return (
@@ -309,7 +312,7 @@ def _sentence(count: str, cells: tuple[Cell, ...], *, black: str, after: str = "
 
 
 def _expect(name: str, cameras: Sequence[Camera], wanted: tuple[str, ...]) -> None:
-    """Refuse a camera whose role or side contradicts its place (`left`, `held right`); what says neither is believed."""
+    """Refuse a camera whose role or side contradicts its place (`left`, `held right`); one with neither is believed."""
     for place, (camera, want) in enumerate(zip(cameras, wanted, strict=True), 1):
         parts = set(camera.role.split("_")) | ({camera.side} - {"none"})
         if parts & {odd for word in want.split() for odd in CONTRADICTS[word]}:
