@@ -67,4 +67,3 @@ def assert_close(got: Tensor, want: Tensor, *, atol: float, name: str = "") -> N
     assert got.shape == want.shape, f"{name}: {tuple(got.shape)} against {tuple(want.shape)}"
     worst = (got.double() - want.double()).abs().max().item() if got.numel() else 0.0
     assert worst <= atol, f"{name}: differs by {worst:.2e}, allowed {atol:.0e}"
-

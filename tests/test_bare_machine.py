@@ -17,6 +17,7 @@ class Bare:
             raise ImportError(f"{name} is not on this machine")
 sys.meta_path.insert(0, Bare())
 """
+FORGET = "for m in [m for m in sys.modules if m.split('.')[0] in Bare.blocked]: del sys.modules[m]\n"
 
 
 def run_bare(code: str) -> str:
@@ -24,7 +25,7 @@ def run_bare(code: str) -> str:
 
     peft asks transformers, which asks for PIL and yaml: it is imported before the door closes, as on such a machine.
     """
-    program = "import peft, torch, safetensors\n" + BLOCKER + "for m in [m for m in sys.modules if m.split('.')[0] in Bare.blocked]: del sys.modules[m]\n" + code  # fmt: skip
+    program = f"import peft, torch, safetensors\n{BLOCKER}{FORGET}{code}"
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
     assert ran.returncode == 0, ran.stderr[-2000:]
     return ran.stdout
@@ -50,7 +51,8 @@ from adapt.backbones.dreamzero.policy import Policy, Sampling
 from adapt.backbones.dreamzero.timesteps import draw
 model = build("tiny", device="cpu", seed=0)
 config = model.config
-wrapped = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=[*LORA_TARGETS], modules_to_save=[*HEAD_MODULES]))
+lora = peft.LoraConfig(r=2, target_modules=[*LORA_TARGETS], modules_to_save=[*HEAD_MODULES])
+wrapped = peft.get_peft_model(model, lora)
 video = torch.randn(1, 16, 9, 4, 6)
 batch = Batch(video, torch.randn(1, 16, 48), (True,), torch.rand(1, 96, 32), torch.ones(1, 96, 32, dtype=torch.bool),
               torch.randn(1, 4, 64), torch.randn(1, 20, 9, 4, 6), torch.randn(1, 257, 1280))

@@ -1,4 +1,4 @@
-"""What the parity tests of the transformer share: a fixture's model, its forward pass, and the reference's own masks."""
+"""What the transformer's parity tests share: a fixture's model, its forward pass, and the reference's own masks."""
 
 from typing import Any
 

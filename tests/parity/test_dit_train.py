@@ -57,16 +57,14 @@ def ours(layout: Layout) -> torch.Tensor:
 def d_global_mask(layout: Layout, *, offset: int) -> torch.Tensor:
     """Clean frame 0 sees itself; a later clean token sees those before it, counted `offset` tokens too early."""
     mask = ours(layout)
-    mask[6:54, :54] = token_causal(54).roll(0)[6:54] if not offset else token_causal(54)[: 54 - offset]
+    mask[6:54, :54] = token_causal(54)[6:54] if not offset else token_causal(54)[: 54 - offset]
     return mask
 
 
 def check_gradients(model: DreamZeroDiT, facts: dict[str, Any], g: Golden) -> None:
     parameters = dict(model.named_parameters())
-    for key in g.keys():
-        if key.startswith("grad."):
-            want, name = g[key], key.removeprefix("grad.")
-            assert_close(parameters[name].grad, want, atol=GRADIENT * want.abs().max().item(), name=name)
+    for name, want in g.under("grad."):
+        assert_close(parameters[name].grad, want, atol=GRADIENT * want.abs().max().item(), name=name)
     assert facts["grad_l2_and_sum"].keys() == parameters.keys()
     for name, figures in facts["grad_l2_and_sum"].items():
         grad = parameters[name].grad

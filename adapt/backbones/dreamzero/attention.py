@@ -43,10 +43,14 @@ def plan(layout: Layout, *, backend: Backend, device: torch.device, has_action: 
     """
     alike = has_action[:1] if len(set(has_action)) == 1 else has_action
     whole = (layout.asking, layout.tokens)
-    return Plan(*(attend(layout, queries, _resolve(backend, device), device, alike) for queries in (whole, layout.live)))
+    return Plan(
+        *(attend(layout, queries, _resolve(backend, device), device, alike) for queries in (whole, layout.live))
+    )
 
 
-def attend(layout: Layout, queries: Range, backend: Backend, device: torch.device, has_action: tuple[bool, ...]) -> Attend:
+def attend(
+    layout: Layout, queries: Range, backend: Backend, device: torch.device, has_action: tuple[bool, ...]
+) -> Attend:
     """One layer's attention, of the given queries over all tokens."""
     match backend:
         case "dense":
@@ -244,7 +248,9 @@ class Packing:
     longest_key: int
 
 
-def _packing(layout: Layout, queries: Range, device: torch.device, has_action: tuple[bool, ...]) -> Callable[[int], Packing]:
+def _packing(
+    layout: Layout, queries: Range, device: torch.device, has_action: tuple[bool, ...]
+) -> Callable[[int], Packing]:
     """A packing for each batch size: one entry of `has_action` stands for all samples."""
     return lambda batch: pack(layout, queries, device, has_action * batch if len(has_action) == 1 else has_action)
 

@@ -1,7 +1,7 @@
 """DreamZero's diffusion transformer: Wan's video model, made causal in chunks, with states and actions beside the video.
 
-Parameters carry the reference's names, so a released checkpoint's DiT tensors load as they are. Two things are done once
-and not per token: time embeddings (one row to a timestep) and, in a policy, the context's keys and values. With
+Parameters carry the reference's names, so a released checkpoint's DiT tensors load as they are. Two things are done
+once and not per token: time embeddings (one row to a timestep) and, in a policy, the context's keys and values. With
 `Settings.trim` the last clean chunk and the last block's clean queries, which reach no output, are left out: exact.
 
 B batch, F latent frames, H W latent size, N tokens, D width, T action rows, L words.

@@ -26,10 +26,9 @@ def window(
     batch: int = 2,
     chunks: int = 4,
     dtype: torch.dtype = torch.float64,
-    **options: Any,
+    device: str = "cpu",
 ) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
     """Random arguments of a forward pass."""
-    device = options.get("device", "cpu")
     generator = torch.Generator().manual_seed(5)
 
     def draw(*shape: int) -> Tensor:

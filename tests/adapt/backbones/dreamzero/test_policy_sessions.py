@@ -1,5 +1,6 @@
 """The policy beyond parity: what it predicts is what was trained, and sessions do not know of each other."""
 
+
 import pytest
 import torch
 from torch import Tensor
