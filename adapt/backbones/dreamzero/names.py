@@ -21,7 +21,7 @@ WRAPPED = "base_model.model."
 PARTS = {"model": MODEL, "text encoder": TEXT, "image encoder": IMAGE, "vae": VAE}
 
 HEADS = ("state_encoder", "action_encoder", "action_decoder")
-LORA_TARGETS = tuple(f"{a}.{p}" for a in ("self_attn", "cross_attn") for p in "qkvo") + ("ffn.0", "ffn.2")
+LORA_TARGETS = (*(f"{a}.{p}" for a in ("self_attn", "cross_attn") for p in "qkvo"), "ffn.0", "ffn.2")
 IMAGE_BRANCH = ("img_emb.", ".cross_attn.k_img.", ".cross_attn.v_img.", ".cross_attn.norm_k_img.")
 
 

@@ -1,11 +1,12 @@
 """safetensors files as headers and byte ranges: read without a tensor, written one tensor at a time.
 
-A file is an 8-byte little-endian length, a JSON header {name: {dtype, shape, data_offsets}} and the bytes. The safetensors
-package can neither say where a file is cut off nor write more than memory holds, which is what this module is for; tensors
-themselves are read with its `safe_open`.
+A file is an 8-byte little-endian length, a JSON header {name: {dtype, shape, data_offsets}} and the bytes. The
+safetensors package can neither say where a file is cut off nor write more than memory holds, which is what this module
+is for; tensors themselves are read with its `safe_open`.
 """
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,19 +19,19 @@ from torch import Tensor
 from schemas.errors import DataError
 
 SUFFIX = ".safetensors"
-DTYPES = {
+DTYPES = {  # in the order in which the safetensors package lays tensors out
+    "I64": torch.int64,
     "F64": torch.float64,
     "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
     "I32": torch.int32,
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
     "I16": torch.int16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
     "I8": torch.int8,
     "U8": torch.uint8,
     "BOOL": torch.bool,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
 }
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 MAX_HEADER = 100_000_000  # the safetensors package refuses longer ones
@@ -111,11 +112,11 @@ def read_header(path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
 
 def _entry(path: Path, name: str, values: dict, base: int) -> Entry:
     if values["dtype"] not in DTYPES:
-        raise DataError(f"{path}: {name} has dtype {values['dtype']}, which is not known. Save it as bfloat16 or float32.")
+        raise DataError(f"{path}: {name} has dtype {values['dtype']}, which is not known. Save it as bfloat16.")
     start, stop = values["data_offsets"]
     entry = Entry(path, DTYPES[values["dtype"]], tuple(values["shape"]), base + start, base + stop)
     if entry.num_bytes != prod(entry.shape) * entry.dtype.itemsize:
-        raise DataError(f"{path}: {name} has {entry.num_bytes:,} bytes, which its shape does not. Fetch the file again.")
+        raise DataError(f"{path}: {name} has {entry.num_bytes:,} bytes, not what its shape says. Fetch it again.")
     return entry
 
 
@@ -153,7 +154,8 @@ def write_file(
     Args:
         content: a name's tensor (of the dtype and shape of its spec), or its bytes in pieces.
     """
-    order = sorted(specs, key=lambda name: (-list(CODES).index(specs[name].dtype) and 0, -specs[name].dtype.itemsize, name))
+    places = list(CODES)
+    order = sorted(specs, key=lambda name: (places.index(specs[name].dtype), name))
     header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     at = 0
     for name in order:
@@ -168,6 +170,8 @@ def write_file(
         for name in order:
             written = sum(file.write(piece) for piece in _pieces(content(name), specs[name], name))
             assert written == specs[name].num_bytes, name
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _pieces(content: Content, spec: Spec, name: str) -> Iterator[bytes | memoryview]:

@@ -40,7 +40,7 @@ class Component:
 
 
 @dataclass(frozen=True)
-class Layout:
+class Columns:
     """A robot's components in their order."""
 
     state: tuple[Component, ...]
@@ -91,13 +91,13 @@ _YAM = tuple(
 )
 # The robots of the public checkpoints, in the order in which the reference joins their components.
 BASES = {
-    "agibot": Layout(_AGIBOT, (*_AGIBOT, Component("robot_velocity", "base", "base", "none", 2))),
-    "droid": Layout(_DROID, _DROID),
-    "yam": Layout(_YAM, _YAM),
+    "agibot": Columns(_AGIBOT, (*_AGIBOT, Component("robot_velocity", "base", "base", "none", 2))),
+    "droid": Columns(_DROID, _DROID),
+    "yam": Columns(_YAM, _YAM),
 }
 
 
-def slot_map(robot: Layout, *, base: Layout, overrides: Mapping[str, str | int] | None = None) -> Slots:
+def slot_map(robot: Columns, *, base: Columns, overrides: Mapping[str, str | int] | None = None) -> Slots:
     """Which channels of the base each component of the robot uses.
 
     A component takes the base's component of its kind, part and side; failing that, one of its kind and part where
@@ -165,7 +165,7 @@ def describe(slots: Slots) -> str:
     return "\n".join("  ".join([*map(str.ljust, row[:3], widths), row[3]]) for row in rows)
 
 
-def draw(slots: Slots, path: Path, *, base: Layout | None = None) -> None:
+def draw(slots: Slots, path: Path, *, base: Columns | None = None) -> None:
     """A PNG of all channels, 32 in a row, coloured by component; with `base`, its own components in grey below."""
     from matplotlib.figure import Figure
 

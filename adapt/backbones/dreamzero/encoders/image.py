@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adapt.backbones.dreamzero.legacy import Source, fill, original_shapes
+from adapt.backbones.dreamzero.encoders.keymap import Source, fill, original_shapes
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)

@@ -15,7 +15,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from adapt.backbones.dreamzero.legacy import Source, fill, original_shapes
+from adapt.backbones.dreamzero.encoders.keymap import Source, fill, original_shapes
 from schemas.errors import DataError
 
 MAX_TOKENS = 512

@@ -12,7 +12,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from adapt.backbones.dreamzero.legacy import Source, SourceOf, fill, original_shapes
+from adapt.backbones.dreamzero.encoders.keymap import Source, SourceOf, fill, original_shapes
 from schemas.errors import DataError
 
 FRAMES_PER_LATENT = 4

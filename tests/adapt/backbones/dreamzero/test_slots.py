@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from adapt.backbones.dreamzero.slots import (
     BASES,
     Component,
-    Layout,
+    Columns,
     Slot,
     Slots,
     columns,
@@ -26,9 +26,9 @@ from schemas.errors import DataError, UsageError
 
 ARMS = tuple(Component(f"{side}_arm", "joint", "arm", side, 7) for side in ("left", "right"))
 HANDS = tuple(Component(f"{side}_hand", "hand", "hand", side, 6) for side in ("left", "right"))
-G1 = Layout((*ARMS, *HANDS), (*ARMS, *HANDS))
+G1 = Columns((*ARMS, *HANDS), (*ARMS, *HANDS))
 SINGLE = (Component("arm", "joint", "arm", "none", 6), Component("gripper", "gripper", "gripper", "none", 1))
-SO101 = Layout(SINGLE, SINGLE)
+SO101 = Columns(SINGLE, SINGLE)
 
 
 def _places(slots: tuple[Slot, ...]) -> list[tuple[str, int, int]]:
@@ -65,13 +65,13 @@ def test_a_narrower_arm_uses_the_first_channels_and_one_without_a_side_the_first
 
 
 def test_the_rest_of_a_wider_arm_goes_behind_the_base() -> None:
-    slots = slot_map(Layout((), ARMS), base=BASES["yam"])
+    slots = slot_map(Columns((), ARMS), base=BASES["yam"])
     assert _places(slots.action) == [("left_arm", 0, 6), ("left_arm", 14, 1), ("right_arm", 7, 6), ("right_arm", 15, 1)]
     assert [s.why for s in slots.action[:2]] == ["the base's left_joint, 1 too many", "the rest; free in the base"]
 
 
 def test_a_second_arm_finds_no_partner_on_a_base_of_one_arm() -> None:
-    slots = slot_map(Layout((), ARMS), base=BASES["droid"])
+    slots = slot_map(Columns((), ARMS), base=BASES["droid"])
     assert _places(slots.action) == [("left_arm", 0, 7), ("right_arm", 8, 7)]
 
 
@@ -81,24 +81,24 @@ def test_components_of_an_embodiment_file_have_slots() -> None:
         tuple(Component(c.name, c.kind, c.part, c.side, c.width) for c in part)
         for part in (robot.model_state, robot.model_action)
     )
-    slots = slot_map(Layout(state, action), base=BASES["droid"])
+    slots = slot_map(Columns(state, action), base=BASES["droid"])
     assert _places(slots.state) == _places(slots.action) == [("arm", 0, 7), ("gripper", 7, 1)]
 
 
 def test_a_part_in_the_centre_is_one_without_a_side() -> None:
     head = Component("neck", "joint", "head", "center", 2)
-    assert _places(slot_map(Layout((head,), ()), base=BASES["agibot"]).state) == [("neck", 16, 2)]
+    assert _places(slot_map(Columns((head,), ()), base=BASES["agibot"]).state) == [("neck", 16, 2)]
 
 
 def test_a_component_is_divided_only_where_no_stretch_holds_it() -> None:
     robot = (Component("body", "joint", "spine", "none", 20), Component("tail", "joint", "tail", "none", 12))
-    slots = slot_map(Layout((), robot), base=BASES["agibot"])
+    slots = slot_map(Columns((), robot), base=BASES["agibot"])
     assert _places(slots.action) == [("body", 0, 20), ("tail", 22, 10), ("tail", 20, 2)]
 
 
 def test_a_part_of_another_kind_is_no_partner() -> None:
     pose = Component("left_arm", "pose", "arm", "left", 7)
-    assert slot_map(Layout((), (pose,)), base=BASES["agibot"]).action[0].channel == 22
+    assert slot_map(Columns((), (pose,)), base=BASES["agibot"]).action[0].channel == 22
 
 
 def test_an_override_goes_first_and_may_differ_for_state_and_action() -> None:
@@ -109,7 +109,7 @@ def test_an_override_goes_first_and_may_differ_for_state_and_action() -> None:
 
 
 def test_who_is_driven_from_its_partner_by_an_override_goes_elsewhere() -> None:
-    slots = slot_map(Layout((), ARMS), base=BASES["agibot"], overrides={"right_arm": "left_arm"})
+    slots = slot_map(Columns((), ARMS), base=BASES["agibot"], overrides={"right_arm": "left_arm"})
     assert _places(slots.action) == [("left_arm", 22, 7), ("right_arm", 0, 7)]
 
 
@@ -132,11 +132,11 @@ def test_overrides_that_cannot_be_are_refused(overrides: dict[str, str | int], m
 @pytest.mark.parametrize(("side", "width", "channels"), [("action", 33, 32), ("state", 65, 64)])
 def test_more_columns_than_channels_are_refused(side: str, width: int, channels: int) -> None:
     wide = (Component("arm", "joint", "arm", "none", width),)
-    robot = Layout(wide, ()) if side == "state" else Layout((), wide)
+    robot = Columns(wide, ()) if side == "state" else Columns((), wide)
     with pytest.raises(UsageError, match=f"{side}: the robot has {width} columns, the base {channels} channels"):
         slot_map(robot, base=BASES["droid"])
     with pytest.raises(UsageError, match="component 'gripper' is given twice"):
-        slot_map(Layout((), (SINGLE[1], SINGLE[1])), base=BASES["droid"])
+        slot_map(Columns((), (SINGLE[1], SINGLE[1])), base=BASES["droid"])
 
 
 def test_values_of_another_robot_are_refused() -> None:
@@ -170,9 +170,9 @@ def test_from_base_undoes_to_base_for_any_robot(parts: list, name: str, wish: in
     overrides = {"c0": wish} if wish is not None and robot and wish + robot[0].width <= 32 else {}
     if total > 32:
         with pytest.raises(UsageError, match="action: the robot has"):
-            slot_map(Layout(robot, robot), base=BASES[name], overrides=overrides)
+            slot_map(Columns(robot, robot), base=BASES[name], overrides=overrides)
         return
-    slots = slot_map(Layout(robot, robot), base=BASES[name], overrides=overrides)
+    slots = slot_map(Columns(robot, robot), base=BASES[name], overrides=overrides)
     for own, channels in ((slots.action, 32), (slots.state, 64)):
         values = torch.rand(2, 3, total) + 1
         where = columns(own)
