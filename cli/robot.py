@@ -122,6 +122,88 @@ def check(
         console.out(f"{source}: {facts['episode']} maps to {facts['rows']} rows at {embodiment.native_hz:g} Hz")
 
 
+@app.command()
+def preview(
+    shards: Annotated[Path, typer.Argument(help="Shard folder of the robot (`wam ingest` makes one).")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="New folder for mosaic.png and slots.png.")],
+    base: Annotated[str, typer.Option(help="Robot of the DreamZero checkpoint: agibot, droid or yam.")] = "agibot",
+    style: Annotated[str | None, typer.Option(help="Mosaic: droid, agibot, yam, whole, stack, quad or wide.")] = None,
+    slot: Annotated[
+        list[str] | None, typer.Option(help="COMPONENT=CHANNEL or COMPONENT=BASE_COMPONENT; may be repeated.")
+    ] = None,
+    size: Annotated[str, typer.Option(help="Model: 14b or 5b.")] = "14b",
+    task: Annotated[str | None, typer.Option(help="Instruction; by default the first clip's own.")] = None,
+    json: console.Json = False,
+) -> None:
+    """What DreamZero would be given of a robot: mosaic with its exact prompt, channel slots, time base.
+
+    The mosaic is of real frames. Nothing is trained.
+    """
+    from adapt.backbones.dreamzero import house
+    from adapt.backbones.dreamzero.config import PRESETS
+    from adapt.backbones.dreamzero.preview import preview_png
+    from adapt.backbones.dreamzero.slots import BASES, describe, draw
+    from adapt.backbones.dreamzero.views import prompt
+    from adapt.run import Shards
+    from schemas.errors import UsageError
+
+    if size not in PRESETS:
+        raise UsageError(f"--size {size!r}: not known. Give one of: {', '.join(PRESETS)}.")
+    if out.exists():
+        raise UsageError(f"{out}: exists already. Give a new --out.")
+    opened = Shards.open(shards)
+    robot, time_base = opened.embodiment, house.time_base_of(base)
+    mosaic = house.mosaic_of(robot, base=base, style=style)
+    slots = house.slots_of(robot, base=base, overrides=_overrides(slot or []))
+    frames, instruction = _first_frames(opened, time_base)
+    out.mkdir(parents=True)
+    preview_png(frames, mosaic, task or instruction, out / "mosaic.png", canvas=PRESETS[size].canvas)
+    draw(slots, out / "slots.png", base=BASES[base])
+    words = prompt(mosaic, task or instruction)
+    if json:
+        facts = {"robot": robot.name, "base": base, "style": mosaic.style, "prompt": words}
+        rows = {
+            where: [{"component": s.component, "channel": s.channel, "width": s.width, "why": s.why} for s in found]
+            for where, found in (("action", slots.action), ("state", slots.state))
+        }
+        console.as_json(facts | {"slots": rows, "time_base": time_base.as_dict(), "out": str(out)})
+        return
+    console.out(f"{robot.name} on DreamZero's {base} base, {size}: {out}/mosaic.png, {out}/slots.png")
+    console.out(f"mosaic: {mosaic.style}; prompt: {words}")
+    console.out(
+        f"time base: {time_base.chunk_s:g} s to a chunk of {time_base.steps} steps ({time_base.action_hz:g} Hz), "
+        f"video at {time_base.video_fps:g} frames/s; the robot logs at {robot.native_hz:g} Hz and is resampled"
+    )
+    console.out()
+    console.out(describe(slots))
+
+
+def _overrides(words: list[str]) -> dict[str, str | int]:
+    from schemas.errors import UsageError
+
+    found: dict[str, str | int] = {}
+    for word in words:
+        name, equals, wish = word.partition("=")
+        if not (name and equals and wish):
+            raise UsageError(f"--slot {word!r}: wanted COMPONENT=CHANNEL or COMPONENT=BASE_COMPONENT.")
+        found[name] = int(wish) if wish.isdigit() else wish
+    return found
+
+
+def _first_frames(shards, time_base) -> tuple[dict, str]:
+    """Frames of the first clip that holds a chunk, by camera, and its instruction."""
+    from schemas.errors import DataError
+    from wamdata.shards import stream_clips
+    from wamdata.windows import cut_windows, has_frames, on_time_base
+
+    for clip in stream_clips(shards.folder, shards.manifest, embodiment=shards.embodiment):
+        rows = on_time_base(clip, shards.embodiment, time_base)
+        if len(rows) >= time_base.steps and has_frames(clip, rows, 0, 1, time_base):
+            window = next(cut_windows(clip, rows, [0], shards.embodiment, time_base, chunks=[1]))
+            return window.frames, window.text
+    raise DataError(f"{shards.folder}: no clip holds a chunk of {time_base.chunk_s:g} s. Log longer episodes.")
+
+
 def _fits(embodiment, source: Path) -> dict:
     from schemas.errors import DataError
     from wamdata.mapping import map_episode

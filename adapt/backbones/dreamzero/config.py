@@ -1,8 +1,8 @@
 """Sizes of a DreamZero model, and the ones that exist.
 
-Every number is of the public reference, dreamzero0/dreamzero @ ab790c1: its action head's YAML files and the defaults of
-its `CausalWanModel`. A *chunk* is what the reference calls a block of frames: 24 control steps, 8 video frames, 2 latent
-frames, 24 action tokens and 1 state token. *Block* means a transformer block here.
+Every number is of the public reference, dreamzero0/dreamzero @ ab790c1: its action head's YAML files and the defaults
+of its `CausalWanModel`. A *chunk* is what the reference calls a block of frames: 24 control steps, 8 video frames, 2
+latent frames, 24 action tokens and 1 state token. *Block* means a transformer block here.
 """
 
 from dataclasses import asdict, dataclass, fields, replace

@@ -1,8 +1,8 @@
 """The token sequence and who attends to whom: one description, from which every attention implementation is built.
 
-A training window is [clean video | noisy video | actions | states] (the reference's order). It is cut into segments: one
-for each latent frame, one for the actions and one for the states of each chunk. Latent frame 0 is alone; chunk c owns
-frames 1 + c * n to n + c * n. Which segment sees which is a table of a few hundred truths:
+A training window is [clean video | noisy video | actions | states] (the reference's order). It is cut into segments:
+one for each latent frame, one for the actions and one for the states of each chunk. Latent frame 0 is alone; chunk c
+owns frames 1 + c * n to n + c * n. Which segment sees which is a table of a few hundred truths:
 
     clean frame 0            itself
     clean frame of chunk c   clean frame 0, and clean frames of chunks <= c inside the window

@@ -1,4 +1,4 @@
-"""DreamZero's diffusion transformer: Wan's video model, made causal in chunks, with states and actions beside the video.
+"""DreamZero's diffusion transformer: Wan's video model, causal in chunks, with states and actions beside the video.
 
 Parameters carry the reference's names, so a released checkpoint's DiT tensors load as they are. Two things are done
 once and not per token: time embeddings (one row to a timestep) and, in a policy, the context's keys and values. With

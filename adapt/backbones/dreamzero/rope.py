@@ -1,8 +1,8 @@
 """Rotary positions: three axes for video (latent frame, row, column), one for actions, one for states.
 
 A head's width is d/2 pairs. Video gives the row and the column axis (d/2)//3 pairs each and time the rest: 22, 21, 21
-of 64; actions and states use all pairs, each counting from their own 0. Frequencies are 10000^(-2i/axis width), as in Wan;
-angles are computed in float64.
+of 64; actions and states use all pairs, each counting from their own 0. Frequencies are 10000^(-2i/axis width), as in
+Wan; angles are computed in float64.
 """
 
 from collections.abc import Sequence

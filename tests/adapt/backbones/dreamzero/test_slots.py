@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from adapt.backbones.dreamzero.slots import (
     BASES,
-    Component,
     Columns,
+    Component,
     Slot,
     Slots,
     columns,
