@@ -21,7 +21,7 @@ def test_a_preview_as_json_holds_every_slot(droid_shards: Path, tmp_path: Path) 
     words = ("robot", "preview", droid_shards, "--out", tmp_path / "v", "--base", "droid", "--json")
     facts = json.loads(wam(*words).stdout)
     assert facts["style"] == "whole" and facts["slots"] == {"action": [], "state": []}
-    assert facts["prompt"].startswith("A single view video shows that a robot a robot arm works at a table")
+    assert facts["prompt"].startswith("A single view video shows that a robot work at a table")
 
 
 def test_what_cannot_be_previewed_is_refused_in_one_line(g1_shards: Path, tmp_path: Path) -> None:
