@@ -47,7 +47,10 @@ def unpatch(tokens_BND: Tensor, patch: tuple[int, int, int], grid: tuple[int, in
 
 
 class RobotLinear(nn.Module):
-    """A linear layer stored as W (1, in, out), b (1, out): the reference's "category-specific" layer, one category."""
+    """A linear layer stored as W (1, in, out), b (1, out): the reference's "category-specific" layer, one category.
+
+    Computes in its own dtype: heads may be trained in float32 on a base of 16 bits.
+    """
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
         super().__init__()
@@ -55,7 +58,7 @@ class RobotLinear(nn.Module):
         self.b = nn.Parameter(torch.zeros(1, out_dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x @ self.W[0] + self.b[0]
+        return x.to(self.W.dtype) @ self.W[0] + self.b[0]
 
 
 class RobotMLP(nn.Module):

@@ -249,7 +249,7 @@ class DreamZeroDiT(nn.Module):
         dtype = self.patch_embedding.weight.dtype
         per_row = action.shape[1] // action_timestep.shape[1]
         spread = action_timestep.repeat_interleave(per_row, dim=1)
-        return [self.action_encoder(action.to(dtype), spread), self.state_encoder(state.to(dtype))]
+        return [self.action_encoder(action, spread).to(dtype), self.state_encoder(state).to(dtype)]
 
     def _embed_time(self, timestep: Tensor) -> Tensor:
         weight = self.time_embedding[0].weight

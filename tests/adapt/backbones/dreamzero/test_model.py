@@ -219,6 +219,20 @@ def test_one_action_timestep_a_chunk_is_the_same_given_for_every_row() -> None:
     torch.testing.assert_close(by_row.action, by_chunk.action, rtol=0, atol=1e-12)
 
 
+def test_heads_and_lora_train_in_float32_on_a_bfloat16_base() -> None:
+    model = with_lora(tiny(dtype=torch.bfloat16))
+    for name, parameter in model.named_parameters():
+        parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else torch.bfloat16)
+    arguments, rest = window(dtype=torch.float32)
+    out = model(*arguments, **rest)
+    assert out.video.dtype == torch.bfloat16 and out.action.dtype == torch.float32
+    (out.video.float().square().mean() + out.action.square().mean()).backward()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None and parameter.grad.dtype == torch.float32, name
+            assert parameter.grad.isfinite().all(), name
+
+
 def test_bfloat16_stays_near_float32() -> None:
     arguments, rest = window(dtype=torch.float32)
     exact = tiny(dtype=torch.float32)(*arguments, **rest)
