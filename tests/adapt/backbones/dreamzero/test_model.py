@@ -221,7 +221,7 @@ def test_one_action_timestep_a_chunk_is_the_same_given_for_every_row() -> None:
 
 def test_heads_and_lora_train_in_float32_on_a_bfloat16_base() -> None:
     model = with_lora(tiny(dtype=torch.bfloat16))
-    for name, parameter in model.named_parameters():
+    for parameter in model.parameters():
         parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else torch.bfloat16)
     arguments, rest = window(dtype=torch.float32)
     out = model(*arguments, **rest)
