@@ -164,9 +164,18 @@ def test_video_alone_never_sees_the_latents_it_must_predict(name: str) -> None:
 
 
 def test_embodiment_ids_change_nothing_in_the_reference_so_ours_takes_none() -> None:
-    for name in SAME:
-        assert "in.embodiment_id" in (g := case(name)[1])
-        assert g["in.embodiment_id"].shape == (case(name)[0]["batch"],)
+    for name in (*SAME, "d_global"):
+        facts, g = case(name)
+        assert g["in.embodiment_id"].shape == (facts["batch"],)
+
+
+@pytest.mark.parametrize("name", ["f_no_tf", "f_no_tf_video"])
+def test_without_teacher_forcing_the_clean_latents_of_the_fixture_are_left_out(name: str) -> None:
+    facts, g = case(name)
+    model = model_of(facts["constructor"])
+    told = forward(model, facts | {"teacher_forcing": True}, g)
+    assert g["in.clean_latents"].shape == told.video.shape
+    assert (told.video - forward(model, facts, g).video).abs().max() > 1e-3
 
 
 def test_timestep_ids_are_the_index_of_the_timesteps() -> None:

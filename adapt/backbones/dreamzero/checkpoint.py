@@ -1,17 +1,14 @@
 """What lies in a checkpoint folder: kind, names, shapes, dtypes and gaps, told from headers without reading a weight.
 
-Kinds are those of `layouts`. Tensors go by canonical names (see `names`), whatever the layout. Nothing is ever
+Kinds are those of `layouts`. Imports no torch until a tensor is asked for. Tensors go by canonical names (see `names`), whatever the layout. Nothing is ever
 unpickled.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
-
-from safetensors import safe_open
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from adapt.backbones.dreamzero.config import PRESETS, DreamZeroConfig
 from adapt.backbones.dreamzero.config_json import config_of
@@ -26,10 +23,23 @@ from adapt.backbones.dreamzero.names import (
     is_head,
     is_image_branch,
     lora_only_shapes,
+    lora_shapes,
 )
 from adapt.backbones.dreamzero.shards import Entry, read_header
 from adapt.backbones.dreamzero.sizes import config_from_shapes, encoder_sizes
 from schemas.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BASE_KEY = "wamkit_base_sha256"
+SEED_KEY = "wamkit_heads_seed"
+Change: TypeAlias = "Callable[[str, Tensor], Tensor]"
+
+
+def unchanged(name: str, tensor: "Tensor") -> "Tensor":
+    """The change that is none."""
+    return tensor
 
 
 @dataclass(frozen=True)
@@ -64,11 +74,12 @@ class Checkpoint:
     @property
     def dtypes(self) -> dict[str, int]:
         """How many tensors there are of each dtype, most frequent first."""
-        counts = Counter(str(entry.dtype).removeprefix("torch.") for entry in self.entries.values())
+        counts = Counter(entry.dtype for entry in self.entries.values())
         return dict(counts.most_common())
 
     @property
     def is_lora(self) -> bool:
+        """Whether it holds a LoRA and no base."""
         return self.kind in ("dreamzero-lora", "peft")
 
     @property
@@ -101,9 +112,13 @@ class Checkpoint:
         return next((entry.shape[0] for name, entry in self.entries.items() if ".lora_A." in name), None)
 
     def part(self, prefix: str) -> dict[str, Entry]:
-        """Entries of the DiT (`names.MODEL`) or of one encoder."""
+        """Entries of the DiT (`names.MODEL`; LoRA only where there is nothing else) or of one encoder."""
         if prefix == MODEL:
-            return {name: entry for name, entry in self.entries.items() if not name.startswith("action_head.")}
+            return {
+                name: entry
+                for name, entry in self.entries.items()
+                if not name.startswith("action_head.") and (self.is_lora or ".lora_" not in name)
+            }
         return {name: entry for name, entry in self.entries.items() if name.startswith(prefix)}
 
     def expected(self, config: DreamZeroConfig) -> Shapes:
@@ -114,9 +129,13 @@ class Checkpoint:
         if self.is_lora:
             return lora_only_shapes(config, rank=self.lora_rank or 0, targets=self.lora_targets)
         if self.kind == "wan":
-            return {name: shape for name, shape in dit_shapes(config).items() if name not in self.fresh(config)}
-        whole = checkpoint_shapes(config, self._encoders(config))
-        return {canonical(name): shape for name, shape in whole.items()}
+            fresh = set(self.fresh(config))
+            return {name: shape for name, shape in dit_shapes(config).items() if name not in fresh}
+        whole = checkpoint_shapes(config, encoder_sizes_for(config, self.shapes))
+        shapes = {canonical(name): shape for name, shape in whole.items()}
+        if self.kind == "dreamzero-both":
+            shapes |= lora_shapes(config, rank=self.lora_rank or 0, targets=self.lora_targets)
+        return shapes
 
     def missing(self, config: DreamZeroConfig) -> list[str]:
         """Canonical names that should be here and are not."""
@@ -154,11 +173,13 @@ class Checkpoint:
         modules = (name.split(".lora_A.")[0] for name in self.entries if ".lora_A." in name)
         return tuple(dict.fromkeys(m.split(".", 2)[-1] if m.startswith("blocks.") else m for m in modules))
 
-    def tensors(self, names: Collection[str] | None = None) -> Iterator[tuple[str, Tensor]]:
+    def tensors(self, names: Collection[str] | None = None) -> Iterator[tuple[str, "Tensor"]]:
         """(canonical name, tensor) file by file, each file unmapped before the next.
 
         A tensor may be a view of its file: copy what is to stay.
         """
+        from safetensors import safe_open
+
         wanted = self.entries.keys() if names is None else names
         saved = self.saved_names()
         for path in self.files:
@@ -172,23 +193,30 @@ class Checkpoint:
         """Canonical name to the name in the file."""
         return {canonical(name): name for path in self.files for name in read_header(path)[0]}
 
-    def _encoders(self, config: DreamZeroConfig) -> EncoderSizes:
-        released = EncoderSizes.released(config.flavour)
-        if config in (PRESETS["14b"], PRESETS["5b"]):
-            return released
-        return encoder_sizes({canonical(n): e.shape for n, e in self.entries.items()}, released)
+
+def encoder_sizes_for(config: DreamZeroConfig, shapes: Shapes) -> EncoderSizes:
+    """Sizes that the encoders beside a DiT of these sizes must have.
+
+    Args:
+        shapes: of the encoders' tensors by whole names, which tell where the DiT is of no released size.
+    """
+    released = EncoderSizes.released(config.flavour)
+    return released if config in (PRESETS["14b"], PRESETS["5b"]) else encoder_sizes(shapes, released)
 
 
-class Lazy(Mapping[str, Tensor]):
+class Lazy(Mapping[str, "Tensor"]):
     """Some of a checkpoint's tensors by name, each read when it is asked for."""
 
-    def __init__(self, checkpoint: Checkpoint, names: Collection[str]) -> None:
-        self._checkpoint, self._names = checkpoint, names
+    def __init__(self, checkpoint: Checkpoint, names: Collection[str], *, change: Change = unchanged) -> None:
+        """`change` is applied to each (name, tensor) that is read."""
+        self._checkpoint, self._names, self._change = checkpoint, names, change
         self._saved = checkpoint.saved_names()
 
-    def __getitem__(self, name: str) -> Tensor:
+    def __getitem__(self, name: str) -> "Tensor":
+        from safetensors import safe_open
+
         with safe_open(self._checkpoint.entries[name].file, "pt") as file:
-            return file.get_tensor(self._saved[name])
+            return self._change(name, file.get_tensor(self._saved[name]))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)

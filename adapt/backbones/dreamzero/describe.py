@@ -7,16 +7,16 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from adapt.backbones.dreamzero.checkpoint import Checkpoint
+from adapt.backbones.dreamzero.checkpoint import BASE_KEY, Checkpoint
 from adapt.backbones.dreamzero.config import DreamZeroConfig
 from adapt.backbones.dreamzero.config_json import size_name
-from adapt.backbones.dreamzero.lora_weights import BASE_KEY
 from adapt.backbones.dreamzero.names import LORA_TARGETS, PARTS
 from adapt.backbones.dreamzero.served import VLA
 from schemas.errors import DataError
 
 TITLES = {
     "dreamzero": "DreamZero checkpoint",
+    "dreamzero-both": "DreamZero checkpoint with its LoRA beside the weights, not merged",
     "wan": "raw Wan weights",
     "dreamzero-lora": "DreamZero LoRA",
     "peft": "peft LoRA",
@@ -89,7 +89,7 @@ class Description:
         plural = "s" if self.files > 1 else ""
         rows = [("weights", f"{self.tensors} tensors, {_size(self.num_bytes)}, {dtypes}, {self.files} file{plural}")]
         rows += [(part, f"{count:,} parameters") for part, count in self.parameters.items()]
-        if self.kind == "dreamzero":
+        if self.kind.startswith("dreamzero") and self.kind != "dreamzero-lora":
             rows.append(("encoders", ", ".join(self.encoders) or "none"))
         if self.lora:
             rows.append(("adapter", ", ".join(f"{key} {value}" for key, value in self.lora.items())))
@@ -112,6 +112,8 @@ def describe(checkpoint: Checkpoint) -> Description:
     if checkpoint.is_lora:
         lora = sum(prod(e.shape) for name, e in checkpoint.entries.items() if ".lora_" in name)
         held = {"LoRA": lora, "heads": held["model"] - lora}
+    elif checkpoint.kind == "dreamzero-both":
+        held["LoRA"] = sum(prod(e.shape) for name, e in checkpoint.entries.items() if ".lora_" in name)
     return Description(
         path=str(checkpoint.path),
         kind=checkpoint.kind,
@@ -126,7 +128,7 @@ def describe(checkpoint: Checkpoint) -> Description:
         misshapen=tuple(checkpoint.misshapen(config)) if config else (),
         fresh=tuple(checkpoint.fresh(config)) if config else (),
         encoders=tuple(part for part in held if part in PARTS and part != "model"),
-        lora=_lora(checkpoint) if checkpoint.is_lora else {},
+        lora=_lora(checkpoint) if checkpoint.lora_rank else {},
         to_serve=(*reason, *_to_serve(checkpoint)),
     )
 
@@ -139,6 +141,8 @@ def _lora(checkpoint: Checkpoint) -> dict[str, Any]:
     if config.get("use_rslora"):
         facts["rsLoRA"] = "yes"
     facts["on"] = " ".join(sorted(checkpoint.lora_targets, key=_place))
+    if not checkpoint.is_lora:
+        return facts
     base = checkpoint.metadata.get(BASE_KEY)
     facts["base"] = base[:12] if base else "not recorded: composing needs --base, and cannot be checked"
     return facts
@@ -164,8 +168,9 @@ def _config_problems(checkpoint: Checkpoint) -> list[str]:
     if not head:
         return ["config.json is not DreamZero's: export the checkpoint again"]
     found = []
-    if checkpoint.kind == "dreamzero":
-        wanted = {"train_architecture": "full", "defer_lora_injection": False, "skip_component_loading": True}
+    if checkpoint.kind != "dreamzero-lora":
+        architecture = "full" if checkpoint.kind == "dreamzero" else "lora"
+        wanted = {"train_architecture": architecture, "defer_lora_injection": False, "skip_component_loading": True}
         for key, value in wanted.items():
             got = head.get(key, False if key != "train_architecture" else "lora")
             if got != value:

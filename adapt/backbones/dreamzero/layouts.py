@@ -2,6 +2,7 @@
 
 dreamzero        the released layout: DiT and encoders under `action_head.`
 wan              a raw Wan DiT: bare names, no heads; the encoders beside it are .pth files, which are not opened
+dreamzero-both   the reference's save without save_lora_only: wrapped DiT, LoRA beside the weights, and encoders
 dreamzero-lora   the reference's LoRA-only save: LoRA and heads under `action_head.model.base_model.model.`
 peft             peft's own adapter folder
 """
@@ -16,7 +17,7 @@ from adapt.backbones.dreamzero.names import MODEL, WRAPPED, canonical, is_head
 from adapt.backbones.dreamzero.shards import SUFFIX, Entry, read_header
 from schemas.errors import DataError
 
-Kind = Literal["dreamzero", "wan", "dreamzero-lora", "peft"]
+Kind = Literal["dreamzero", "dreamzero-both", "wan", "dreamzero-lora", "peft"]
 STEMS = ("model", "diffusion_pytorch_model", "adapter_model")
 NUMBERED = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.safetensors")
 
@@ -101,14 +102,9 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 def kind_of(path: Path, saved: list[str]) -> Kind:
     """Kind of the checkpoint that has tensors of these names."""
-    wrapped = [name for name in saved if name.startswith(MODEL + WRAPPED)]
-    if wrapped:
-        if all(".lora_" in name or is_head(canonical(name)) for name in wrapped) and len(wrapped) == len(saved):
-            return "dreamzero-lora"
-        raise DataError(
-            f"{path}: LoRA beside its base's weights ({len(saved)} tensors), a save that the reference makes without "
-            "save_lora_only. Merge it there (merge_and_unload) and save again."
-        )
+    if any(name.startswith(MODEL) and ".lora_" in name for name in saved):
+        alone = all(".lora_" in name or is_head(canonical(name)) for name in saved)
+        return "dreamzero-lora" if alone else "dreamzero-both"
     if any(name.startswith(MODEL) for name in saved):
         return "dreamzero"
     if any(name.startswith(WRAPPED) for name in saved):

@@ -3,22 +3,21 @@
 Host memory peaks at the model and the file being read.
 """
 
+import hashlib
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from adapt.backbones.dreamzero.checkpoint import Checkpoint, Lazy
+from adapt.backbones.dreamzero.checkpoint import Change, Checkpoint, Lazy, unchanged
 from adapt.backbones.dreamzero.config import DreamZeroConfig
-from adapt.backbones.dreamzero.lora_weights import LoraWeights, read_lora
+from adapt.backbones.dreamzero.lora_weights import LoraWeights, inner_lora, read_lora
 from adapt.backbones.dreamzero.model import DreamZeroDiT
 from adapt.backbones.dreamzero.names import MODEL, Shape, dit_shapes, is_head
 from adapt.fingerprint import base_fingerprint
 from schemas.errors import DataError, UsageError
 
 HEAD_STD = 0.02  # the reference's CategorySpecificLinear
-Change = Callable[[str, Tensor], Tensor]
 
 
 def load_dit(
@@ -29,7 +28,7 @@ def load_dit(
     dtype: torch.dtype = torch.bfloat16,
     heads_seed: int = 0,
 ) -> DreamZeroDiT:
-    """The DiT of a released checkpoint, or of raw Wan weights with fresh heads.
+    """The DiT of a released checkpoint, of raw Wan weights with fresh heads, or of a base merged with the LoRA beside it.
 
     What raw Wan has not (`checkpoint.fresh(config)`, for the caller to record) is drawn from `heads_seed`: heads as the
     reference draws them. Wan2.2-TI2V-5B has no branch for CLIP tokens either, which the reference leaves random. Here
@@ -42,7 +41,7 @@ def load_dit(
         UsageError: it holds a LoRA only.
         DataError: a tensor of the DiT is missing, of another shape, or not known; lists the first five.
     """
-    return _load(checkpoint, config, device, dtype, heads_seed, lambda name, tensor: tensor)
+    return _load(checkpoint, config, device, dtype, heads_seed, unchanged)
 
 
 def compose(
@@ -64,7 +63,8 @@ def compose(
     provenance = check_base(lora, base, adapter, base_named_by_user=base_named_by_user)
     sizes = config or base.config
     check_fit(lora, sizes, adapter)
-    return _load(base, sizes, device, dtype, 0, lora.applied), provenance
+    check_fresh(lora, base, sizes)
+    return _load(base, sizes, device, dtype, lora.heads_seed or 0, lora.applied), provenance
 
 
 def check_base(lora: LoraWeights, base: Checkpoint, adapter: Checkpoint, *, base_named_by_user: bool) -> str:
@@ -104,13 +104,30 @@ def check_fit(lora: LoraWeights, config: DreamZeroConfig, adapter: Checkpoint) -
             )
 
 
+def check_fresh(lora: LoraWeights | None, base: Checkpoint, config: DreamZeroConfig) -> None:
+    """Raise unless all that raw Wan lacks is in the adapter, or can be drawn again as it was when it was trained."""
+    left = [name for name in base.fresh(config) if lora is None or name not in lora.heads]
+    if left and (lora is None or lora.heads_seed is None):
+        raise DataError(
+            f"{base.path}: raw Wan has no {left[0]} ({len(left)} such tensors), and the adapter neither holds them nor "
+            "records the seed that they were drawn from (heads_seed). Give an adapter with heads, written by wamkit."
+        )
+
+
 def checkpoint_fingerprint(checkpoint: Checkpoint) -> str:
     """Identity of the DiT's weights as a base, whatever the prefix and the sharding; reads 128 KiB of a tensor.
 
-    The dtype is part of it: the same weights in bfloat16 and in float32 are two bases.
+    The dtype is part of it: the same weights in bfloat16 and in float32 are two bases. Of a LoRA beside its base it is
+    the merged weights', which are all computed for it.
     """
     refuse_lora(checkpoint)
-    return base_fingerprint(Lazy(checkpoint, checkpoint.part(MODEL)))
+    return base_fingerprint(Lazy(checkpoint, checkpoint.part(MODEL), change=own_change(checkpoint)))
+
+
+def own_change(checkpoint: Checkpoint) -> Change:
+    """What makes a checkpoint's saved tensors its weights: its own LoRA merged in, if there is one beside them."""
+    inner = inner_lora(checkpoint)
+    return inner.applied if inner else unchanged
 
 
 def refuse_lora(checkpoint: Checkpoint) -> None:
@@ -156,19 +173,21 @@ def _load(
     refuse_damage(checkpoint, config, only_model=True)
     with torch.device("meta"):
         model = DreamZeroDiT(config)
+    own = own_change(checkpoint)
     for name, tensor in checkpoint.tensors(checkpoint.part(MODEL)):
-        _put(model, name, change(name, tensor).to(device=device, dtype=dtype, copy=True))
-    generator = torch.Generator().manual_seed(heads_seed)
+        _put(model, name, change(name, own(name, tensor)).to(device=device, dtype=dtype, copy=True))
     shapes = dit_shapes(config)
     for name in checkpoint.fresh(config):
-        _put(model, name, change(name, drawn(name, shapes[name], generator)).to(device=device, dtype=dtype))
+        _put(model, name, change(name, drawn(name, shapes[name], heads_seed)).to(device=device, dtype=dtype))
     left = [n for n, t in (*model.named_parameters(), *model.named_buffers()) if t.is_meta]
     assert not left, left[:5]
     return model
 
 
-def drawn(name: str, shape: Shape, generator: torch.Generator) -> Tensor:
-    """A starting value of a tensor that raw Wan weights have not, float32."""
+def drawn(name: str, shape: Shape, seed: int) -> Tensor:
+    """A starting value of a tensor that raw Wan weights have not, float32; of each name its own, in any order."""
+    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little"))
     if is_head(name):
         return HEAD_STD * torch.randn(shape, generator=generator) if name.endswith(".W") else torch.zeros(shape)
     if ".v_img." in name or name.endswith(".bias"):

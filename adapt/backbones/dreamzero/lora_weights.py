@@ -6,17 +6,16 @@ plain LoRA would be silently wrong.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from adapt.backbones.dreamzero.checkpoint import Checkpoint
+from adapt.backbones.dreamzero.checkpoint import BASE_KEY, SEED_KEY, Checkpoint
 from adapt.backbones.dreamzero.names import canonical, is_head
 from schemas.errors import DataError
 
-BASE_KEY = "wamkit_base_sha256"
 PLAIN = {"rank_pattern": {}, "alpha_pattern": {}, "use_dora": False, "bias": "none", "fan_in_fan_out": False}
 
 
@@ -28,6 +27,7 @@ class LoraWeights:
         factors: module (`blocks.0.ffn.0`) to A (rank, in) and B (out, rank).
         heads: canonical name to tensor.
         base_sha256: fingerprint of the base that it was trained on; None where nobody recorded it.
+        heads_seed: from which loading drew what its base lacks and it does not hold; None where nobody recorded it.
     """
 
     rank: int
@@ -35,6 +35,7 @@ class LoraWeights:
     factors: Mapping[str, tuple[Tensor, Tensor]]
     heads: Mapping[str, Tensor]
     base_sha256: str | None = None
+    heads_seed: int | None = None
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -71,16 +72,35 @@ def read_lora(checkpoint: Checkpoint) -> LoraWeights:
         rank, scale = _peft_scale(checkpoint.adapter_json, str(path))
     else:
         rank, scale = _native_scale(checkpoint)
-    return _weights(state, rank, scale, checkpoint.metadata.get(BASE_KEY), str(path))
+    weights = _weights(state, rank, scale, checkpoint.metadata.get(BASE_KEY), str(path))
+    seed = checkpoint.metadata.get(SEED_KEY)
+    return weights if seed is None else replace(weights, heads_seed=int(seed))
 
 
-def lora_of(model: nn.Module, *, base_sha256: str | None = None) -> LoraWeights:
-    """The adapter of a live peft model, copied to the CPU."""
+def inner_lora(checkpoint: Checkpoint) -> LoraWeights | None:
+    """The LoRA beside the weights of a `dreamzero-both` checkpoint, without heads; None for other kinds.
+
+    Raises:
+        DataError: its scale cannot be told, or a factor is missing.
+    """
+    if checkpoint.kind != "dreamzero-both":
+        return None
+    names = [name for name in checkpoint.entries if ".lora_" in name]
+    state = {name: tensor.clone() for name, tensor in checkpoint.tensors(names)}
+    return _weights(state, *_native_scale(checkpoint), None, str(checkpoint.path))
+
+
+def lora_of(model: nn.Module, *, base_sha256: str | None = None, heads_seed: int | None = None) -> LoraWeights:
+    """The adapter of a live peft model, copied to the CPU.
+
+    Args:
+        heads_seed: that `load_dit` was given. The 5B of raw Wan cannot be composed or merged again without it.
+    """
     import peft
 
     state = {canonical(n): t.detach().cpu().clone() for n, t in peft.get_peft_model_state_dict(model).items()}
     rank, scale = _peft_scale(model.peft_config["default"].to_dict(), "the model")
-    return _weights(state, rank, scale, base_sha256, "the model")
+    return replace(_weights(state, rank, scale, base_sha256, "the model"), heads_seed=heads_seed)
 
 
 def _weights(state: dict[str, Tensor], rank: int, scale: float, base_sha256: str | None, where: str) -> LoraWeights:

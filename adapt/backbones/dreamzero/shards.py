@@ -2,7 +2,7 @@
 
 A file is an 8-byte little-endian length, a JSON header {name: {dtype, shape, data_offsets}} and the bytes. The
 safetensors package can neither say where a file is cut off nor write more than memory holds, which is what this module
-is for; tensors themselves are read with its `safe_open`.
+is for; tensors themselves are read with its `safe_open`. Imports no torch, so dtypes are words here: `bfloat16`.
 """
 
 import json
@@ -12,31 +12,38 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, TypeAlias
 
 from schemas.errors import DataError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 SUFFIX = ".safetensors"
-DTYPES = {  # in the order in which the safetensors package lays tensors out
-    "I64": torch.int64,
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "I32": torch.int32,
-    "BF16": torch.bfloat16,
-    "F16": torch.float16,
-    "I16": torch.int16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
+DTYPES = {  # code in a file to torch's name, in the order in which the safetensors package lays tensors out
+    "I64": "int64",
+    "F64": "float64",
+    "F32": "float32",
+    "I32": "int32",
+    "BF16": "bfloat16",
+    "F16": "float16",
+    "I16": "int16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "I8": "int8",
+    "U8": "uint8",
+    "BOOL": "bool",
 }
+ITEM_BYTES = {"int64": 8, "float64": 8, "float32": 4, "int32": 4, "bfloat16": 2, "float16": 2, "int16": 2}  # else 1
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 MAX_HEADER = 100_000_000  # the safetensors package refuses longer ones
 COPY_BYTES = 16 << 20
-Content = Tensor | Iterable[bytes]
+Content: TypeAlias = "Tensor | Iterable[bytes]"
+Progress = Callable[[int], None]
+
+
+def ignore(num_bytes: int) -> None:
+    """The progress that nobody watches."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +51,12 @@ class Entry:
     """One tensor of a file, unread.
 
     Args:
+        dtype: torch's name of it, without `torch.`.
         start, stop: half-open range of its bytes in `file`.
     """
 
     file: Path
-    dtype: torch.dtype
+    dtype: str
     shape: tuple[int, ...]
     start: int
     stop: int
@@ -72,14 +80,24 @@ class Entry:
 
 @dataclass(frozen=True)
 class Spec:
-    """A tensor to be written."""
+    """A tensor to be written; `dtype` is torch's name of it, without `torch.`."""
 
-    dtype: torch.dtype
+    dtype: str
     shape: tuple[int, ...]
 
     @property
     def num_bytes(self) -> int:
-        return prod(self.shape) * self.dtype.itemsize
+        return prod(self.shape) * item_bytes(self.dtype)
+
+
+def spec_of(tensor: "Tensor") -> Spec:
+    """Spec of a tensor as it is."""
+    return Spec(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
+
+
+def item_bytes(dtype: str) -> int:
+    """Bytes of one number."""
+    return ITEM_BYTES.get(dtype, 1)
 
 
 def read_header(path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
@@ -115,7 +133,7 @@ def _entry(path: Path, name: str, values: dict, base: int) -> Entry:
         raise DataError(f"{path}: {name} has dtype {values['dtype']}, which is not known. Save it as bfloat16.")
     start, stop = values["data_offsets"]
     entry = Entry(path, DTYPES[values["dtype"]], tuple(values["shape"]), base + start, base + stop)
-    if entry.num_bytes != prod(entry.shape) * entry.dtype.itemsize:
+    if entry.num_bytes != prod(entry.shape) * item_bytes(entry.dtype):
         raise DataError(f"{path}: {name} has {entry.num_bytes:,} bytes, not what its shape says. Fetch it again.")
     return entry
 
@@ -148,11 +166,13 @@ def write_file(
     content: Callable[[str], Content],
     *,
     metadata: Mapping[str, str] | None = None,
+    progress: Progress = ignore,
 ) -> None:
     """Write one file, byte-equal to the safetensors package's own, with one tensor in memory at a time.
 
     Args:
         content: a name's tensor (of the dtype and shape of its spec), or its bytes in pieces.
+        progress: called with the number of bytes of each tensor written.
     """
     places = list(CODES)
     order = sorted(specs, key=lambda name: (places.index(specs[name].dtype), name))
@@ -170,15 +190,18 @@ def write_file(
         for name in order:
             written = sum(file.write(piece) for piece in _pieces(content(name), specs[name], name))
             assert written == specs[name].num_bytes, name
+            progress(written)
         file.flush()
         os.fsync(file.fileno())
 
 
 def _pieces(content: Content, spec: Spec, name: str) -> Iterator[bytes | memoryview]:
-    if not isinstance(content, Tensor):
+    import torch
+
+    if not isinstance(content, torch.Tensor):
         yield from content
         return
-    assert (content.dtype, tuple(content.shape)) == (spec.dtype, spec.shape), name
+    assert spec_of(content) == spec, name
     if content.numel():
         yield memoryview(content.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
 
@@ -191,12 +214,13 @@ def write_shards(
     shard_bytes: int,
     metadata: Mapping[str, str],
     stem: str = "model",
+    progress: Progress = ignore,
 ) -> list[str]:
     """Write tensors in files of at most `shard_bytes`, then the index if there are several; the names of the files."""
     shards = plan_shards({name: spec.num_bytes for name, spec in specs.items()}, shard_bytes)
     files = [shard_file(stem, index, len(shards)) for index in range(len(shards))]
     for file, held in zip(files, shards, strict=True):
-        write_file(folder / file, {name: specs[name] for name in held}, content, metadata=metadata)
+        write_file(folder / file, {name: specs[name] for name in held}, content, metadata=metadata, progress=progress)
     if len(files) > 1:
         places = {name: file for file, held in zip(files, shards, strict=True) for name in held}
         total = sum(spec.num_bytes for spec in specs.values())
