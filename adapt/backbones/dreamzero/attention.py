@@ -22,6 +22,7 @@ from adapt.backbones.dreamzero.layout import Group, Layout, Range
 Backend = Literal["auto", "dense", "flex", "grouped", "varlen"]
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 FLEX_BLOCK = 128
+FLEX_SHAPES = 128
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,11 @@ def _flex_attention(device_type: str) -> Callable[..., Tensor]:
     """Compiled on a GPU; eager on the CPU, where the compiled form has no backward."""
     from torch.nn.attention.flex_attention import flex_attention
 
-    return torch.compile(flex_attention, dynamic=False) if device_type == "cuda" else flex_attention
+    if device_type != "cuda":
+        return flex_attention
+    # Every (layout, dtype) is one compilation. Past this limit PyTorch would silently run unfused, with N x N scores.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, FLEX_SHAPES)
+    return torch.compile(flex_attention, dynamic=False)
 
 
 @lru_cache(maxsize=16)

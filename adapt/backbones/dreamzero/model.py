@@ -208,9 +208,10 @@ class DreamZeroDiT(nn.Module):
         modulation = self.time_projection(embedded).unflatten(-1, (6, -1))
         wide = torch.promote_types(modulation.dtype, torch.float32)
         scene = _scene(layout, per_chunk, grid, config, x.device, wide, cache)
-        attention = self.plan_override or plan(
-            layout, backend=self.settings.attention, device=x.device, has_action=has_action
-        )
+        backend = self.settings.attention
+        if cache is not None and backend == "auto":
+            backend = "grouped"  # all but the state see all keys: nothing to mask, nothing to compile
+        attention = self.plan_override or plan(layout, backend=backend, device=x.device, has_action=has_action)
         modulation = modulation.to(wide)
         for index, block in enumerate(self.blocks):
             last = index == len(self.blocks) - 1
