@@ -10,6 +10,9 @@ from cli import console
 
 def show(
     path: Annotated[Path, typer.Argument(help="Logs, shards, a run, an adapter, a checkpoint or a robot file.")],
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Of a checkpoint: read weights too, for its sha256 as a base.")
+    ] = False,
     json: console.Json = False,
 ) -> None:
     """Say what a path holds: logs, shards (with rejects and findings), a run (with its stages), an adapter, or a
@@ -21,6 +24,8 @@ def show(
 
     if not path.exists():
         raise UsageError(f"{path}: no such file or folder. Check the path.")
+    if verify and not _is_checkpoint(path):
+        raise UsageError(f"{path}: holds no checkpoint, and --verify is for those. Leave it out.")
     if path.suffix in (".yaml", ".yml"):
         from cli.robot import show as show_robot
 
@@ -32,7 +37,7 @@ def show(
     elif (path / "manifest.json").exists():
         _shards(path, json=json)
     elif _is_checkpoint(path):
-        _checkpoint(path, json=json)
+        _checkpoint(path, verify=verify, json=json)
     else:
         _source(path, json=json)
 
@@ -64,16 +69,40 @@ def _is_checkpoint(path: Path) -> bool:
     return any(next(path.glob(f"*.safetensors{end}"), None) is not None for end in ("", ".index.json"))
 
 
-def _checkpoint(path: Path, *, json: bool) -> None:
+def _checkpoint(path: Path, *, verify: bool, json: bool) -> None:
     from adapt.backbones.dreamzero.checkpoint import open_checkpoint
     from adapt.backbones.dreamzero.describe import describe
 
-    told = describe(open_checkpoint(path))
+    checkpoint = open_checkpoint(path)
+    told = describe(checkpoint)
+    identity = {}
+    if verify:
+        from adapt.backbones.dreamzero.load import checkpoint_fingerprint
+
+        identity = {"base_sha256": checkpoint_fingerprint(checkpoint)}
     if json:
-        console.as_json(told.as_dict())
+        console.as_json(told.as_dict() | identity)
         return
     console.out(f"{told.title} ({path})")
-    console.table([list(row) for row in told.rows()], ["", ""])
+    rows = [*told.rows(), *(("base sha256", sha256) for sha256 in identity.values())]
+    _aligned(rows)
+
+
+def _aligned(rows: list[tuple[str, str]]) -> None:
+    """Labels and words in two columns, folded to a terminal; a label is said once."""
+    import shutil
+    import sys
+    import textwrap
+
+    margin = max(len(label) for label, _ in rows) + 2
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 100_000
+    last = ""
+    for label, words in rows:
+        shown = "" if label == last else label
+        folded = textwrap.wrap(words, max(columns - margin, 30), break_long_words=False, break_on_hyphens=False)
+        for at, line in enumerate(folded or [""]):
+            console.out(f"{'' if at else shown:<{margin}}{line}")
+        last = label
 
 
 def _run(path: Path, *, json: bool) -> None:

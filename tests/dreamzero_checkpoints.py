@@ -12,8 +12,20 @@ from torch import Tensor
 
 from adapt.backbones.dreamzero.config import DreamZeroConfig, preset
 from adapt.backbones.dreamzero.config_json import config_json
+from adapt.backbones.dreamzero.legacy import IMAGE_FILE, TEXT_FILE, VIDEO_FILES
 from adapt.backbones.dreamzero.lora_weights import LoraWeights
-from adapt.backbones.dreamzero.names import IMAGE, LORA_TARGETS, MODEL, TEXT, VAE, dit_shapes
+from adapt.backbones.dreamzero.names import (
+    IMAGE,
+    LORA_TARGETS,
+    MODEL,
+    TEXT,
+    VAE,
+    WRAPPED,
+    dit_shapes,
+    is_head,
+    is_image_branch,
+    lora_name,
+)
 from adapt.backbones.dreamzero.served import MEASURES, ServedRobot
 
 TINY = preset("tiny")
@@ -31,6 +43,44 @@ def write_released(folder: Path, *, shards: int = 3, dtype: torch.dtype = torch.
     """A tiny released checkpoint: `shards` files, their index and config.json."""
     tensors = {name: tensor.to(dtype) for name, tensor in released_tensors().items()}
     return write_shards(folder, tensors, shards=shards, config=config_json(TINY))
+
+
+def write_both(folder: Path, lora: LoraWeights) -> Path:
+    """The reference's save without save_lora_only: base weights wrapped, LoRA beside them, heads as trained."""
+    whole = released_tensors()
+    tensors = {name: tensor for name, tensor in whole.items() if not name.startswith(MODEL)}
+    for name, tensor in whole.items():
+        if name.startswith(MODEL):
+            bare = name.removeprefix(MODEL)
+            tensors[MODEL + WRAPPED + bare] = lora.heads.get(bare, tensor)
+    for module, factors in lora.factors.items():
+        for letter, factor in zip("AB", factors, strict=True):
+            tensors[MODEL + WRAPPED + lora_name(module, letter)] = factor
+    alpha = round(lora.scale * lora.rank)
+    config = config_json(TINY, train_architecture="lora", lora_rank=lora.rank, lora_alpha=alpha)
+    return write_shards(folder, tensors, shards=3, config=config)
+
+
+def write_wan(folder: Path, config: DreamZeroConfig = TINY, *, without: str = "") -> Path:
+    """Raw Wan: the DiT without heads in two shards and the encoders as .pth, the CLIP text tower included.
+
+    The 5B's has no branch for CLIP tokens. `without` leaves a .pth out.
+    """
+    is_5b = config.flavour == "ti2v"
+    weights = dit_weights("dit_weights_ti2v" if is_5b else "dit_weights_i2v")
+    kept = {n: t for n, t in weights.items() if not is_head(n) and not (is_5b and is_image_branch(n))}
+    write_shards(folder, kept, shards=2, config=None, stem="diffusion_pytorch_model")
+    clip = {f"visual.{name}": tensor for name, tensor in golden("encoder_clip_vision").under("w.")}
+    clip |= {"log_scale": torch.tensor(4.6), "textual.token_embedding.weight": torch.zeros(3, 2)}
+    files = {
+        TEXT_FILE: dict(golden("encoder_t5").under("w.")),
+        IMAGE_FILE: clip,
+        VIDEO_FILES[is_5b]: dict(golden("encoder_vae38" if is_5b else "encoder_vae16").under("w.")),
+    }
+    for name, tensors in files.items():
+        if name != without:
+            torch.save(tensors, folder / name)
+    return folder
 
 
 def write_shards(

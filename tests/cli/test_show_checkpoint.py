@@ -7,13 +7,23 @@ import sys
 from pathlib import Path
 
 import pytest
-from dreamzero_checkpoints import TINY, change_file, some_lora, some_robot, write_released, write_shards
+from dreamzero_checkpoints import (
+    TINY,
+    change_file,
+    some_lora,
+    some_robot,
+    write_both,
+    write_released,
+    write_shards,
+    write_wan,
+)
 from goldens import dit_weights
 
 from adapt.backbones.dreamzero.checkpoint import open_checkpoint
 from adapt.backbones.dreamzero.config_json import IMAGE_FILE, TEXT_FILE, VAE_FILE
 from adapt.backbones.dreamzero.describe import describe
 from adapt.backbones.dreamzero.export import export_full, export_native, export_peft
+from adapt.backbones.dreamzero.load import checkpoint_fingerprint
 from adapt.backbones.dreamzero.names import MODEL, is_head
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,6 +55,44 @@ def test_show_says_in_its_first_line_that_a_checkpoint_is_complete(released: Pat
     assert (facts["kind"], facts["size"], facts["complete"], facts["files"]) == ("dreamzero", "tiny", True, 3)
     model = sum(tensor.numel() for tensor in dit_weights("dit_weights_i2v").values())
     assert facts["parameters"]["model"] == model and set(facts["parameters"]) - {"model"} == set(facts["encoders"])
+
+
+LIGHT = """
+import sys
+sys.argv = ["wam", "show", *sys.argv[1:]]
+from cli.main import main
+try:
+    main()
+except SystemExit:
+    pass
+print([name for name in ("torch", "numpy", "safetensors") if name in sys.modules])
+"""
+
+
+def test_show_reads_headers_without_torch(released: Path, tmp_path: Path) -> None:
+    lora = some_lora(rank=4, scale=2.0)
+    paths = [released, write_both(tmp_path / "both", lora), write_wan(tmp_path / "wan")]
+    paths.append(export_native(tmp_path / "native", lora, TINY, base_name="base", base_sha256="ab" * 32))
+    paths.append(export_peft(tmp_path / "peft", lora, base_name="base", base_sha256="ab" * 32))
+    for path in paths:
+        command = [sys.executable, "-c", LIGHT, str(path)]
+        ran = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+        lines = ran.stdout.splitlines()
+        assert lines[-1] == "[]" and lines[0].endswith(f"({path})"), lines
+        told = describe(open_checkpoint(path))
+        assert lines[0] == f"{told.title} ({path})" and len(lines) == 2 + len(told.rows())
+        margin = max(len(label) for label, _ in told.rows()) + 2
+        assert all(line[margin - 1] == " " and line[margin] != " " for line in lines[1:-1])
+
+
+def test_the_identity_as_a_base_is_told_on_request_only(released: Path) -> None:
+    sha256 = checkpoint_fingerprint(open_checkpoint(released))
+    assert sha256 not in wam("show", released).stdout
+    lines = wam("show", released, "--verify").stdout.splitlines()
+    assert lines[-1].split() == ["base", "sha256", sha256]
+    assert json.loads(wam("show", released, "--verify", "--json").stdout)["base_sha256"] == sha256
+    refused = wam("show", ROOT / "tests" / "data" / "synthetic_arm.yaml", "--verify")
+    assert refused.returncode == 2 and "--verify is for those" in refused.stderr
 
 
 def test_show_counts_and_names_what_is_missing(released: Path) -> None:

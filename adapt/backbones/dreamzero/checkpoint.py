@@ -1,7 +1,7 @@
 """What lies in a checkpoint folder: kind, names, shapes, dtypes and gaps, told from headers without reading a weight.
 
-Kinds are those of `layouts`. Imports no torch until a tensor is asked for. Tensors go by canonical names (see `names`), whatever the layout. Nothing is ever
-unpickled.
+Kinds are those of `layouts`. Tensors go by canonical names (see `names`), whatever the layout. Imports no torch until a
+tensor is asked for. Nothing is ever unpickled.
 """
 
 from collections import Counter

@@ -7,7 +7,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from adapt.backbones.dreamzero.checkpoint import BASE_KEY, Checkpoint
+from adapt.backbones.dreamzero.checkpoint import BASE_KEY, SEED_KEY, Checkpoint
 from adapt.backbones.dreamzero.config import DreamZeroConfig
 from adapt.backbones.dreamzero.config_json import size_name
 from adapt.backbones.dreamzero.names import LORA_TARGETS, PARTS
@@ -16,7 +16,7 @@ from schemas.errors import DataError
 
 TITLES = {
     "dreamzero": "DreamZero checkpoint",
-    "dreamzero-both": "DreamZero checkpoint with its LoRA beside the weights, not merged",
+    "dreamzero-both": "DreamZero base with unmerged LoRA",
     "wan": "raw Wan weights",
     "dreamzero-lora": "DreamZero LoRA",
     "peft": "peft LoRA",
@@ -39,6 +39,7 @@ class Description:
         missing, unexpected, misshapen: tensors; empty where the sizes are unknown.
         fresh: tensors that raw Wan has not and that loading starts anew.
         encoders: those that are in the files.
+        beside: .pth files in the folder, unopened.
         lora: rank, alpha, scale and base of a LoRA, as far as they are recorded.
         to_serve: what keeps the reference's servers from it, each with what to do; empty when they would load it.
     """
@@ -56,6 +57,7 @@ class Description:
     misshapen: tuple[str, ...]
     fresh: tuple[str, ...]
     encoders: tuple[str, ...]
+    beside: tuple[str, ...]
     lora: Mapping[str, Any]
     to_serve: tuple[str, ...]
 
@@ -91,6 +93,8 @@ class Description:
         rows += [(part, f"{count:,} parameters") for part, count in self.parameters.items()]
         if self.kind.startswith("dreamzero") and self.kind != "dreamzero-lora":
             rows.append(("encoders", ", ".join(self.encoders) or "none"))
+        if self.kind == "wan":
+            rows.append(("beside", ", ".join(self.beside) or "no .pth file, so no encoder"))
         if self.lora:
             rows.append(("adapter", ", ".join(f"{key} {value}" for key, value in self.lora.items())))
         if self.fresh:
@@ -128,6 +132,7 @@ def describe(checkpoint: Checkpoint) -> Description:
         misshapen=tuple(checkpoint.misshapen(config)) if config else (),
         fresh=tuple(checkpoint.fresh(config)) if config else (),
         encoders=tuple(part for part in held if part in PARTS and part != "model"),
+        beside=checkpoint.beside,
         lora=_lora(checkpoint) if checkpoint.lora_rank else {},
         to_serve=(*reason, *_to_serve(checkpoint)),
     )
@@ -145,6 +150,8 @@ def _lora(checkpoint: Checkpoint) -> dict[str, Any]:
         return facts
     base = checkpoint.metadata.get(BASE_KEY)
     facts["base"] = base[:12] if base else "not recorded: composing needs --base, and cannot be checked"
+    if SEED_KEY in checkpoint.metadata:
+        facts["heads seed"] = checkpoint.metadata[SEED_KEY]
     return facts
 
 

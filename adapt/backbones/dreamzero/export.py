@@ -7,30 +7,75 @@ wamkit.json beside the weights records the base that they belong to.
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from adapt.backbones.dreamzero.checkpoint import Checkpoint, Lazy
+from adapt.backbones.dreamzero.checkpoint import BASE_KEY, SEED_KEY, Checkpoint, Lazy, encoder_sizes_for
 from adapt.backbones.dreamzero.config import DreamZeroConfig
 from adapt.backbones.dreamzero.config_json import config_json, for_serving
-from adapt.backbones.dreamzero.load import check_fit, checkpoint_fingerprint, refuse_damage, refuse_lora
-from adapt.backbones.dreamzero.lora_weights import BASE_KEY, LoraWeights
-from adapt.backbones.dreamzero.names import MODEL, WRAPPED, dit_shapes, fresh_names, lora_name
+from adapt.backbones.dreamzero.encoders.load import encoder_tensors
+from adapt.backbones.dreamzero.load import (
+    check_fit,
+    check_fresh,
+    checkpoint_fingerprint,
+    drawn,
+    first_of,
+    own_change,
+    refuse_damage,
+    refuse_lora,
+)
+from adapt.backbones.dreamzero.lora_weights import LoraWeights
+from adapt.backbones.dreamzero.names import (
+    IMAGE,
+    MODEL,
+    TEXT,
+    VAE,
+    WRAPPED,
+    Shapes,
+    canonical,
+    checkpoint_shapes,
+    dit_shapes,
+    fresh_names,
+    lora_name,
+)
 from adapt.backbones.dreamzero.served import ServedRobot, write_experiment
-from adapt.backbones.dreamzero.shards import Content, Spec, fresh_partial, write_file, write_shards
-from schemas.errors import DataError, UsageError
+from adapt.backbones.dreamzero.shards import (
+    Content,
+    Spec,
+    fresh_partial,
+    spec_of,
+    write_file,
+    write_shards,
+)
+from schemas.errors import DataError, UsageError, WamError
 
 SHARD_BYTES = 5_000_000_000  # the default of the library that the reference saves with
 TOKENIZER = "google/umt5-xxl"
 SIDECAR = "wamkit.json"
+Progress = Callable[[int, int], None]
 
 
-def export_peft(out: Path, lora: LoraWeights, *, base_name: str, base_sha256: str) -> Path:
+@dataclass(frozen=True)
+class Weights:
+    """Tensors to be written, by whole names in their order, and how each is had."""
+
+    specs: Mapping[str, Spec]
+    content: Callable[[str], Content]
+
+
+def export_peft(out: Path, lora: LoraWeights, *, base_name: str, base_sha256: str, base_verified: bool = True) -> Path:
     """peft's adapter folder, for `peft.PeftModel.from_pretrained(DreamZeroDiT, out)`.
+
+    Args:
+        base_verified: whether the base is known to be the one it was trained on. If not, it is named in wamkit.json
+            only, and loading asks for it again.
 
     Raises:
         UsageError: `out` exists.
@@ -52,9 +97,9 @@ def export_peft(out: Path, lora: LoraWeights, *, base_name: str, base_sha256: st
         "modules_to_save": sorted({name.split(".")[0] for name in lora.heads}) or None,
     }
     with _folder(out) as folder:
-        _write(folder / "adapter_model.safetensors", tensors, base_sha256)
+        _write(folder / "adapter_model.safetensors", tensors, lora, base_sha256 if base_verified else None)
         _json(folder / "adapter_config.json", config)
-        _sidecar(folder, "peft", lora, base_name=base_name, base_sha256=base_sha256)
+        _sidecar(folder, "peft", lora, base_name=base_name, base_sha256=base_sha256, base_verified=base_verified)
     return out
 
 
@@ -65,6 +110,7 @@ def export_native(
     *,
     base_name: str,
     base_sha256: str,
+    base_verified: bool = True,
     robots: Sequence[ServedRobot] = (),
     wan: str | None = None,
     tokenizer: str = TOKENIZER,
@@ -75,6 +121,7 @@ def export_native(
     server puts a LoRA on *raw Wan* whatever it was trained on: only a LoRA trained on raw Wan is served right by it.
 
     Args:
+        base_verified: as for `export_peft`.
         wan: folder of the raw Wan files as the server sees it.
 
     Raises:
@@ -95,10 +142,11 @@ def export_native(
         config, train_architecture="lora", lora_rank=lora.rank, lora_alpha=alpha, lora_targets=targets, wan=wan
     )
     with _folder(out) as folder:
-        _write(folder / "model.safetensors", tensors, base_sha256)
+        _write(folder / "model.safetensors", tensors, lora, base_sha256 if base_verified else None)
         if robots:
             write_experiment(folder, robots, config, save_lora_only=True, tokenizer=tokenizer)
-        _sidecar(folder, "dreamzero-lora", lora, base_name=base_name, base_sha256=base_sha256)
+        facts = {"base_name": base_name, "base_sha256": base_sha256, "base_verified": base_verified}
+        _sidecar(folder, "dreamzero-lora", lora, **facts)
         _json(folder / "config.json", values)
     return out
 
@@ -108,52 +156,122 @@ def export_full(
     base: Checkpoint,
     lora: LoraWeights | None,
     *,
+    config: DreamZeroConfig | None = None,
     robots: Sequence[ServedRobot] = (),
     base_named_by_user: bool = False,
     shard_bytes: int = SHARD_BYTES,
     wan: str | None = None,
     tokenizer: str = TOKENIZER,
+    pth: Path | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """A full checkpoint in the released layout with the adapter merged in; one tensor is in memory at a time.
 
     Weights are merged in float32 and cast to the base's dtype; what the adapter does not touch is copied byte for byte.
+    Onto raw Wan the encoders of its .pth files are joined as they are, and what it lacks comes from the adapter or, for
+    the 5B's branch for CLIP tokens, from the adapter's `heads_seed`.
 
     Args:
-        base: a whole released checkpoint, encoders included.
+        base: a whole released checkpoint, one with its LoRA beside the weights (which is merged), or raw Wan.
         lora: None to write the base again, in other shards or for another robot.
+        config: by default what the base says of itself.
         wan: folder of the raw Wan files as the server sees it, for config.json; by default as the base has it.
+        pth: folder of .pth files that are not beside raw Wan.
+        progress: called with bytes written and bytes in all.
 
     Raises:
-        UsageError: `out` exists; `base` is raw Wan or a LoRA; the adapter records no base and the user named none.
+        UsageError: `out` exists; `base` is a LoRA, or raw Wan without its encoders; the adapter records no base and the
+            user named none.
         DataError: `base` is damaged, is not the adapter's base, or the adapter does not fit it.
     """
     refuse_lora(base)
-    if base.kind != "dreamzero":
-        raise UsageError(f"{base.path}: raw Wan weights have no encoders to carry over. Give a released checkpoint.")
-    config = base.config
+    if out.exists():
+        raise UsageError(f"{out}: exists already. Give a new --out.")
+    config = config or base.config
     refuse_damage(base, config, only_model=False)
+    check_fresh(lora, base, config)
+    if lora is not None:
+        check_fit(lora, config, base)
+    encoders = _encoders(base, config, pth) if base.kind == "wan" else {}
     base_sha256 = checkpoint_fingerprint(base)
     if lora is not None:
         _refuse_other_base(lora, base, base_sha256, base_named_by_user=base_named_by_user)
-        check_fit(lora, config, base)
-    names = {full_name(name): name for name in base.expected(config)}
-    specs = {full: Spec(base.entries[name].dtype, base.entries[name].shape) for full, name in names.items()}
-    lazy = Lazy(base, base.entries.keys())
-    changed = set() if lora is None else {f"{module}.weight" for module in lora.factors} | set(lora.heads)
+    weights = _whole(base, config, lora, encoders)
+    total, done = sum(spec.num_bytes for spec in weights.specs.values()), 0
 
-    def content(full: str) -> Content:
-        name = names[full]
-        if lora is None or name not in changed:
-            return base.entries[name].content()
-        return lora.applied(name, lazy[name])
+    def count(num_bytes: int) -> None:
+        nonlocal done
+        done += num_bytes
+        if progress is not None:
+            progress(done, total)
 
     with _folder(out) as folder:
-        write_shards(folder, specs, content, shard_bytes=shard_bytes, metadata={"format": "pt"})
-        if robots:
+        if robots:  # before the shards: what it refuses should not cost their time
             write_experiment(folder, robots, config, save_lora_only=False, tokenizer=tokenizer)
-        _sidecar(folder, "dreamzero", lora, base_name=base.path.name, base_sha256=base_sha256)
+        write_shards(
+            folder,
+            weights.specs,
+            weights.content,
+            shard_bytes=shard_bytes,
+            metadata={"format": "pt"},
+            progress=count,
+        )
+        is_known = lora is None or lora.base_sha256 is not None
+        facts = {"base_name": base.path.name, "base_sha256": base_sha256, "base_verified": is_known}
+        _sidecar(folder, "dreamzero", lora, **facts)
         _json(folder / "config.json", _served_config(base, config, wan))
     return out
+
+
+def _whole(
+    base: Checkpoint, config: DreamZeroConfig, lora: LoraWeights | None, encoders: Mapping[str, Tensor]
+) -> Weights:
+    """All of a full checkpoint: from the base's files, from raw Wan's encoders, from the adapter, or drawn."""
+    own = own_change(base)
+    lazy = Lazy(base, base.entries.keys(), change=own)
+    merged = {name.split(".lora_A.")[0] + ".weight" for name in base.entries if ".lora_A." in name}
+    changed = set() if lora is None else {f"{module}.weight" for module in lora.factors} | set(lora.heads)
+    dit = base.entries["patch_embedding.weight"].dtype
+    shapes = checkpoint_shapes(config, encoder_sizes_for(config, _shapes(encoders) or base.shapes))
+    seed = lora.heads_seed or 0 if lora is not None else 0
+
+    def spec(full: str) -> Spec:
+        name = canonical(full)
+        if full in encoders:
+            return spec_of(encoders[full])
+        return Spec(base.entries[name].dtype if name in base.entries else dit, shapes[full])
+
+    def content(full: str) -> Content:
+        name = canonical(full)
+        if full in encoders:
+            return encoders[full]
+        if name in base.entries and name not in changed and name not in merged:
+            return base.entries[name].content()
+        drawn_or_read = lazy[name] if name in base.entries else drawn(name, shapes[full], seed)
+        tensor = drawn_or_read.to(getattr(torch, specs[full].dtype))
+        return tensor if lora is None else lora.applied(name, tensor)
+
+    specs = {full: spec(full) for full in shapes}
+    return Weights(specs, content)
+
+
+def _encoders(base: Checkpoint, config: DreamZeroConfig, pth: Path | None) -> dict[str, Tensor]:
+    """The encoders beside raw Wan by whole names, mapped from disk and checked."""
+    found = {name: t for part in (TEXT, IMAGE, VAE) for name, t in encoder_tensors(base, part, pth=pth).items()}
+    whole = checkpoint_shapes(config, encoder_sizes_for(config, _shapes(found)))
+    wanted = {name: shape for name, shape in whole.items() if not name.startswith(MODEL)}
+    got = _shapes(found)
+    wrong = sorted(name for name in wanted.keys() | got.keys() if wanted.get(name) != got.get(name))
+    if wrong:
+        raise DataError(
+            f"{base.path}: of the encoders' tensors {len(wrong)} are missing, not known or of another shape: "
+            f"{first_of(wrong)}. Download the .pth files again."
+        )
+    return found
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> Shapes:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def alpha_of(lora: LoraWeights) -> int | float:
@@ -181,11 +299,6 @@ def reference_targets(lora: LoraWeights, config: DreamZeroConfig) -> str:
     if odd := sorted(reached ^ set(wanted)):
         raise DataError(f"{odd[0]}: the reference names LoRA modules by their endings only. Export the adapter merged.")
     return ",".join(endings)
-
-
-def full_name(name: str) -> str:
-    """Name in a released checkpoint of a tensor with this canonical name."""
-    return name if name.startswith("action_head.") else MODEL + name
 
 
 def _ends(modules: Sequence[str], ending: str) -> set[str]:
@@ -249,19 +362,32 @@ def _folder(out: Path) -> Iterator[Path]:
     if out.exists():
         raise UsageError(f"{out}: exists already. Give a new --out.")
     partial = fresh_partial(out)
-    yield partial
+    try:
+        yield partial
+    except WamError:
+        shutil.rmtree(partial)
+        raise
     os.replace(partial, out)
 
 
-def _write(path: Path, tensors: Mapping[str, Tensor], base_sha256: str) -> None:
-    specs = {name: Spec(tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
-    write_file(path, specs, tensors.__getitem__, metadata={"format": "pt", BASE_KEY: base_sha256})
+def _write(path: Path, tensors: Mapping[str, Tensor], lora: LoraWeights, base_sha256: str | None) -> None:
+    specs = {name: spec_of(tensor) for name, tensor in tensors.items()}
+    metadata = {"format": "pt"}
+    if base_sha256 is not None:
+        metadata[BASE_KEY] = base_sha256
+    if lora.heads_seed is not None:
+        metadata[SEED_KEY] = str(lora.heads_seed)
+    write_file(path, specs, tensors.__getitem__, metadata=metadata)
 
 
-def _sidecar(folder: Path, kind: str, lora: LoraWeights | None, *, base_name: str, base_sha256: str) -> None:
+def _sidecar(
+    folder: Path, kind: str, lora: LoraWeights | None, *, base_name: str, base_sha256: str, base_verified: bool
+) -> None:
     facts: dict[str, Any] = {"kind": kind, "base": base_name, "base_sha256": base_sha256}
     if lora is not None:
-        facts |= {"lora_rank": lora.rank, "lora_scale": lora.scale, "base_verified": lora.base_sha256 is not None}
+        facts |= {"lora_rank": lora.rank, "lora_scale": lora.scale, "base_verified": base_verified}
+        if lora.heads_seed is not None:
+            facts["heads_seed"] = lora.heads_seed
     _json(folder / SIDECAR, facts)
 
 

@@ -28,7 +28,7 @@ def load_dit(
     dtype: torch.dtype = torch.bfloat16,
     heads_seed: int = 0,
 ) -> DreamZeroDiT:
-    """The DiT of a released checkpoint, of raw Wan weights with fresh heads, or of a base merged with the LoRA beside it.
+    """The DiT of a released checkpoint, merged if its LoRA lies beside its weights, or of raw Wan with fresh heads.
 
     What raw Wan has not (`checkpoint.fresh(config)`, for the caller to record) is drawn from `heads_seed`: heads as the
     reference draws them. Wan2.2-TI2V-5B has no branch for CLIP tokens either, which the reference leaves random. Here

@@ -106,8 +106,10 @@ def lora_of(model: nn.Module, *, base_sha256: str | None = None, heads_seed: int
 def _weights(state: dict[str, Tensor], rank: int, scale: float, base_sha256: str | None, where: str) -> LoraWeights:
     first = {name.split(".lora_A.")[0]: tensor for name, tensor in state.items() if ".lora_A." in name}
     second = {name.split(".lora_B.")[0]: tensor for name, tensor in state.items() if ".lora_B." in name}
-    if not first or (lone := sorted(first.keys() ^ second.keys())):
-        raise DataError(f"{where}: {lone[0] if first else 'no module'} has both LoRA factors. Save the adapter again.")
+    if not first:
+        raise DataError(f"{where}: holds no LoRA factors. Save the adapter again.")
+    if lone := sorted(first.keys() ^ second.keys()):
+        raise DataError(f"{where}: LoRA of {lone[0]} lacks one of its factors A and B. Save the adapter again.")
     for module, a in first.items():
         if a.ndim != 2 or second[module].ndim != 2 or (a.shape[0], second[module].shape[1]) != (rank, rank):
             shapes = f"{tuple(a.shape)} and {tuple(second[module].shape)}"

@@ -8,10 +8,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adapt.backbones.dreamzero.config import DreamZeroConfig
 from schemas.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    import schemas.embodiment as house
+    import schemas.stats as house_stats
 
 Json = dict[str, Any]
 Statistics = Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]
@@ -78,6 +82,58 @@ class ServedRobot:
                 f"Give an embodiment_id, or one of: {', '.join(PROMPT_IDS)}."
             )
         return number
+
+
+def served_robot(
+    robot: "house.Embodiment",
+    statistics: "house_stats.Statistics",
+    *,
+    resolution: tuple[int, int],
+    tag: str | None = None,
+    embodiment_id: int | None = None,
+) -> ServedRobot:
+    """A robot of the house as the reference's servers see it: cameras and components in the order of its file.
+
+    Relative components get statistics of relative actions, as the reference's training stores them. The servers join
+    components in this order, from channel 0 on: an adapter that was trained on other channels is served wrongly.
+
+    Args:
+        resolution: (width, height) of the frames that the client sends.
+        tag: by default the robot's name.
+
+    Raises:
+        DataError: the statistics are of another robot.
+        UsageError: a component is relative to one of another name, which the reference cannot say.
+    """
+    if statistics.embodiment_sha256 != robot.digest():
+        raise DataError(f"statistics are not of {robot.name} as it is described. Make them again with this robot.")
+    relative = tuple(c.name for c in robot.model_action if c.relative_to)
+    for part in robot.model_action:
+        if part.relative_to not in (None, f"state.{part.name}"):
+            raise UsageError(
+                f"action.{part.name} is relative to {part.relative_to}, and the reference knows only its own name. "
+                f"Call both {part.name!r}."
+            )
+    values: dict[str, dict[str, Any]] = {"state": {}, "action": {}}
+    for group, parts in (("state", robot.model_state), ("action", robot.model_action)):
+        at = 0
+        for part in parts:
+            absolute = statistics.state if group == "state" else statistics.action
+            moments = statistics.relative if group == "action" and part.name in relative else absolute
+            values[group][part.name] = {m: getattr(moments, m)[at : at + part.width] for m in MEASURES}
+            at += part.width
+    return ServedRobot(
+        tag=tag or robot.name,
+        video_keys=tuple(camera.key for camera in robot.model_cameras),
+        state_keys=tuple(values["state"]),
+        action_keys=tuple(values["action"]),
+        relative_keys=relative,
+        language_keys=("annotation.task",),
+        resolution=resolution,
+        fps=statistics.action_hz,
+        statistics=values,
+        embodiment_id=embodiment_id,
+    )
 
 
 def write_experiment(

@@ -14,20 +14,38 @@ from dreamzero_checkpoints import (
     released_tensors,
     some_inputs,
     some_lora,
+    write_both,
     write_released,
     write_shards,
+    write_wan,
 )
-from goldens import dit_weights
+from goldens import dit_weights, golden, golden_json
 from safetensors.torch import save_file
 
 from adapt.backbones.dreamzero.checkpoint import open_checkpoint
 from adapt.backbones.dreamzero.config import preset
 from adapt.backbones.dreamzero.config_json import config_json, config_of, size_name
 from adapt.backbones.dreamzero.describe import describe
+from adapt.backbones.dreamzero.encoders.image import TINY_VIT, ImageEncoder
+from adapt.backbones.dreamzero.encoders.load import load_encoders, load_image, load_text, load_video
+from adapt.backbones.dreamzero.encoders.text import TINY_UMT5, TextEncoder
+from adapt.backbones.dreamzero.encoders.video import TINY_WAN21, TINY_WAN22, VideoEncoder
+from adapt.backbones.dreamzero.export import export_peft
+from adapt.backbones.dreamzero.legacy import IMAGE_FILE, TEXT_FILE
 from adapt.backbones.dreamzero.load import checkpoint_fingerprint, load_dit
 from adapt.backbones.dreamzero.model import DreamZeroDiT
-from adapt.backbones.dreamzero.names import MODEL, checkpoint_shapes, dit_shapes, fresh_names, is_head, is_image_branch
-from adapt.backbones.dreamzero.shards import Spec, plan_shards, read_header, shard_file, write_file
+from adapt.backbones.dreamzero.names import (
+    IMAGE,
+    MODEL,
+    TEXT,
+    VAE,
+    checkpoint_shapes,
+    dit_shapes,
+    fresh_names,
+    is_head,
+    is_image_branch,
+)
+from adapt.backbones.dreamzero.shards import Spec, plan_shards, read_header, shard_file, spec_of, write_file
 from adapt.backbones.dreamzero.shards import write_shards as write_sharded
 from adapt.fingerprint import base_fingerprint
 from schemas.errors import DataError, UsageError
@@ -43,6 +61,19 @@ def released(tmp_path: Path) -> Path:
 
 def wan(folder: Path, tensors: dict[str, torch.Tensor], *, shards: int = 2) -> Path:
     return write_shards(folder, tensors, shards=shards, config=None, stem="diffusion_pytorch_model")
+
+
+def write_holes(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
+    """A bfloat16 file whose header is whole and whose bytes are a hole: 45.8 GB that take no room."""
+    header, at = {}, 0
+    for name, shape in shapes.items():
+        stop = at + 2 * prod(shape)
+        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [at, stop]}
+        at = stop
+    text = json.dumps(header).encode()
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + at)
 
 
 def test_a_released_checkpoint_is_known_to_its_last_tensor(released: Path) -> None:
@@ -208,13 +239,29 @@ def test_what_is_no_checkpoint_says_what_was_seen(tmp_path: Path) -> None:
         open_checkpoint(tmp_path / "a" / "notes.txt")
 
 
-def test_a_training_save_with_lora_beside_the_weights_is_told_apart(tmp_path: Path) -> None:
-    lora = some_lora()
-    tensors = {f"{MODEL}base_model.model.{name}": tensor for name, tensor in DIT.items()}
-    a, _ = lora.factors["blocks.0.ffn.0"]
-    tensors[f"{MODEL}base_model.model.blocks.0.ffn.0.lora_A.default.weight"] = a
-    with pytest.raises(DataError, match="LoRA beside its base's weights"):
-        open_checkpoint(write_shards(tmp_path / "x", tensors, shards=1, config=None))
+def test_a_training_save_with_lora_beside_the_weights_is_known_to_its_last_tensor(tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(write_both(tmp_path / "both", some_lora(rank=4, scale=2.0)))
+    assert (checkpoint.kind, checkpoint.config, checkpoint.is_lora) == ("dreamzero-both", TINY, False)
+    assert (checkpoint.missing(TINY), checkpoint.unexpected(TINY), checkpoint.misshapen(TINY)) == ([], [], [])
+    told = describe(checkpoint)
+    assert told.title == "DreamZero base with unmerged LoRA tiny, complete"
+    assert (told.lora["rank"], told.lora["alpha"], "base" in told.lora) == (4, 8, False)
+    assert told.parameters["model"] == sum(tensor.numel() for tensor in DIT.values())
+    assert told.parameters["LoRA"] == 3 * 4 * (8 * 256 + 2 * 384)
+    for file in checkpoint.files:
+        change_file(file, without=f"{MODEL}base_model.model.blocks.1.ffn.0.lora_B.default.weight")
+    (checkpoint.path / "model.safetensors.index.json").unlink()
+    with pytest.raises(DataError, match=r"1 missing: blocks\.1\.ffn\.0\.lora_B"):
+        load_dit(open_checkpoint(checkpoint.path))
+
+
+def test_the_reference_s_own_listing_of_such_a_save_is_a_whole_14b(tmp_path: Path) -> None:
+    listed = golden_json("keys_14b")["lora.checkpoint_keys"]
+    write_holes(tmp_path / "model.safetensors", {name: tuple(shape) for name, shape in listed.items()})
+    (tmp_path / "config.json").write_text(json.dumps(golden_json("keys_14b")["lora.config_json"]))
+    told = describe(open_checkpoint(tmp_path))
+    assert told.title == "DreamZero base with unmerged LoRA 14b, complete" and told.tensors == 2946
+    assert (told.lora["rank"], told.lora["alpha"], told.parameters["LoRA"]) == (4, 4, 19_169_280)
 
 
 def test_our_file_is_byte_equal_to_the_safetensors_package_s(tmp_path: Path) -> None:
@@ -227,7 +274,7 @@ def test_our_file_is_byte_equal_to_the_safetensors_package_s(tmp_path: Path) -> 
         "flag": torch.tensor([True, False]),
     }
     save_file(tensors, tmp_path / "theirs", {"format": "pt"})
-    specs = {name: Spec(t.dtype, tuple(t.shape)) for name, t in tensors.items()}
+    specs = {name: spec_of(t) for name, t in tensors.items()}
     write_file(tmp_path / "ours", specs, tensors.__getitem__, metadata={"format": "pt"})
     assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
     entries, metadata = read_header(tmp_path / "ours")
@@ -242,15 +289,7 @@ def test_the_released_14b_is_described_from_its_headers_alone(tmp_path: Path) ->
     shapes = checkpoint_shapes(config)
     shards = plan_shards({name: 2 * prod(shape) for name, shape in shapes.items()}, 5_000_000_000)
     for k, held in enumerate(shards):
-        header, at = {}, 0
-        for name in held:
-            stop = at + 2 * prod(shapes[name])
-            header[name] = {"dtype": "BF16", "shape": shapes[name], "data_offsets": [at, stop]}
-            at = stop
-        text = json.dumps(header).encode()
-        with (tmp_path / shard_file("model", k, len(shards))).open("wb") as file:
-            file.write(len(text).to_bytes(8, "little") + text)
-            file.truncate(8 + len(text) + at)  # a hole: 45.8 GB that take no room
+        write_holes(tmp_path / shard_file("model", k, len(shards)), {name: shapes[name] for name in held})
     (tmp_path / "config.json").write_text(json.dumps(config_json(config)))
     told = describe(open_checkpoint(tmp_path))
     assert told.title == "DreamZero checkpoint 14b, complete"
@@ -266,12 +305,76 @@ def test_the_released_14b_is_described_from_its_headers_alone(tmp_path: Path) ->
         open_checkpoint(tmp_path)
 
 
+VIDEO = {"i2v": ("encoder_vae16", TINY_WAN21), "ti2v": ("encoder_vae38", TINY_WAN22)}
+
+
+@pytest.mark.parametrize("layout", ["released", "both", "wan", "wan 5b"])
+def test_encoders_come_out_of_every_layout_as_they_went_in(layout: str, tmp_path: Path) -> None:
+    match layout:
+        case "released":
+            path = write_released(tmp_path / "x")
+        case "both":
+            path = write_both(tmp_path / "x", some_lora())
+        case _:
+            path = write_wan(tmp_path / "x", preset("tiny-5b" if "5b" in layout else "tiny"))
+    checkpoint = open_checkpoint(path)
+    encoders = load_encoders(checkpoint, tokenizer=tmp_path / "none", dtype=torch.float32)
+    name, config = VIDEO[checkpoint.config.flavour]
+    text, image = golden("encoder_t5"), golden("encoder_clip_vision")
+    visual = {f"visual.{name}": tensor for name, tensor in image.under("w.")}
+    want = (
+        VideoEncoder.load(dict(golden(name).under("w.")), config, dtype=torch.float32),
+        TextEncoder.load(dict(text.under("w.")), TINY_UMT5, dtype=torch.float32),
+        ImageEncoder.load(visual, TINY_VIT, dtype=torch.float32),
+    )
+    for got, wanted in zip((encoders.video, encoders.text, encoders.image), want, strict=True):
+        assert got.config == wanted.config
+        state = wanted.model.state_dict()
+        assert got.model.state_dict().keys() == state.keys()
+        assert all(torch.equal(tensor, state[name]) for name, tensor in got.model.state_dict().items())
+    frames = golden(name)["in.video"][:, :, :5]
+    assert torch.equal(encoders.video.encode(frames), want[0].encode(frames))
+    assert {t.dtype for t in load_text(checkpoint).model.state_dict().values()} == {torch.bfloat16}
+    with pytest.raises(DataError, match="none: no such folder"):
+        encoders.tokenize(["pick it up"])
+
+
+def test_one_encoder_is_loaded_without_the_others(tmp_path: Path) -> None:
+    kept = {n: t for n, t in released_tensors().items() if not n.startswith((TEXT, IMAGE))}
+    video_only = open_checkpoint(write_shards(tmp_path / "v", kept, shards=1, config=config_json(TINY)))
+    wan = write_wan(tmp_path / "wan")
+    (wan / TEXT_FILE).write_bytes(b"never opened")
+    (wan / IMAGE_FILE).unlink()
+    for checkpoint in (video_only, open_checkpoint(wan)):
+        assert load_video(checkpoint).config == TINY_WAN21
+        with pytest.raises(UsageError, match=f"has no image encoder, and there is no {IMAGE_FILE} in .*raw Wan folder"):
+            load_image(checkpoint)
+    assert load_image(open_checkpoint(wan), pth=write_wan(tmp_path / "other")).config == TINY_VIT
+    adapter = open_checkpoint(export_peft(tmp_path / "a", some_lora(), base_name="base", base_sha256="0" * 64))
+    with pytest.raises(UsageError, match="a LoRA, which has no text encoder. Give the base"):
+        load_text(adapter)
+
+
+def test_a_damaged_encoder_is_named(tmp_path: Path) -> None:
+    gone = VAE + "decoder.head.2.bias"
+    kept = {n: t for n, t in released_tensors().items() if n != gone}
+    checkpoint = open_checkpoint(write_shards(tmp_path / "x", kept, shards=2, config=config_json(TINY)))
+    with pytest.raises(DataError, match=r"video encoder: of 194 tensors 1 missing \(first 'decoder\.head\.2\.bias'\)"):
+        load_video(checkpoint)
+
+
 LOAD = """
 import re, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from adapt.backbones.dreamzero.checkpoint import open_checkpoint
+from adapt.backbones.dreamzero.encoders.image import TINY_VIT, ImageEncoder
+from adapt.backbones.dreamzero.encoders.load import load_encoders, load_image, load_text, load_video
+from adapt.backbones.dreamzero.encoders.text import TINY_UMT5, TextEncoder
+from adapt.backbones.dreamzero.encoders.video import TINY_WAN21, TINY_WAN22, VideoEncoder
+from adapt.backbones.dreamzero.export import export_peft
+from adapt.backbones.dreamzero.legacy import IMAGE_FILE, TEXT_FILE
 from adapt.backbones.dreamzero.load import load_dit
 def memory(field): return int(re.search(field + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
 before = memory("VmRSS")
@@ -283,7 +386,7 @@ print(memory("VmHWM") - before, sum(p.nbytes for p in model.parameters()))
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
 def test_loading_needs_the_model_and_one_shard_of_memory(tmp_path: Path) -> None:
     config = preset("mini", dim=1536, ffn_dim=6144, heads=12, layers=6)
-    specs = {MODEL + name: Spec(torch.bfloat16, shape) for name, shape in dit_shapes(config).items()}
+    specs = {MODEL + name: Spec("bfloat16", shape) for name, shape in dit_shapes(config).items()}
     limit = 100_000_000
     files = write_sharded(
         tmp_path,

@@ -11,13 +11,23 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from dreamzero_checkpoints import TINY, some_inputs, some_lora, some_robot, write_released, write_shards
-from goldens import dit_weights
+from dreamzero_checkpoints import (
+    TINY,
+    some_inputs,
+    some_lora,
+    some_robot,
+    write_both,
+    write_released,
+    write_shards,
+    write_wan,
+)
+from goldens import dit_weights, golden
 
 from adapt.backbones.dreamzero.checkpoint import Checkpoint, open_checkpoint
-from adapt.backbones.dreamzero.config import preset
+from adapt.backbones.dreamzero.config import DreamZeroConfig, preset
 from adapt.backbones.dreamzero.config_json import config_json
 from adapt.backbones.dreamzero.export import export_full, export_native, export_peft, reference_targets
+from adapt.backbones.dreamzero.legacy import IMAGE_FILE, TEXT_FILE
 from adapt.backbones.dreamzero.load import checkpoint_fingerprint, compose, load_dit
 from adapt.backbones.dreamzero.lora_weights import LoraWeights, lora_of, read_lora
 from adapt.backbones.dreamzero.model import DreamZeroDiT, Output
@@ -197,6 +207,111 @@ def test_newer_peft_s_base_layer_names_load_as_the_same_weights(base: Checkpoint
     assert sum(".base_layer." in name for name in tensors) == 60
     path = write_shards(tmp_path / "new", tensors, shards=2, config=base.config_json)
     assert checkpoint_fingerprint(open_checkpoint(path)) == checkpoint_fingerprint(base)
+
+
+def test_lora_beside_its_base_loads_merged_and_is_written_merged(base: Checkpoint, tmp_path: Path) -> None:
+    both = open_checkpoint(write_both(tmp_path / "both", RANK8))
+    model = load_dit(both, dtype=torch.float32)
+    assert differ(outputs(model), adapted(RANK8)) <= UNMERGED
+    full = open_checkpoint(export_full(tmp_path / "full", both, None))
+    assert full.kind == "dreamzero" and not any(".lora_" in name for name in full.entries)
+    again = load_dit(full, dtype=torch.float32)
+    assert all(torch.equal(t, model.state_dict()[name]) for name, t in again.state_dict().items())
+    same = open_checkpoint(export_full(tmp_path / "same", base, RANK8, base_named_by_user=True))
+    assert checkpoint_fingerprint(both) == checkpoint_fingerprint(full) == checkpoint_fingerprint(same)
+    more = some_lora(rank=2, scale=0.5, seed=9)
+    got = load_dit(
+        open_checkpoint(export_full(tmp_path / "more", both, more, base_named_by_user=True)), dtype=torch.float32
+    )
+    want, _ = compose(full, open_checkpoint(native(tmp_path / "n", more)), base_named_by_user=True, dtype=torch.float32)
+    assert differ(outputs(got), outputs(want)) == 0 and differ(outputs(got), outputs(model)) > 0.01
+
+
+def native(out: Path, lora: LoraWeights, config: DreamZeroConfig = TINY) -> Path:
+    return export_native(out, lora, config, base_name="base", base_sha256="0" * 64, base_verified=False)
+
+
+FLAVOURS = {"i2v": preset("tiny"), "ti2v": preset("tiny-5b")}
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_a_lora_trained_on_raw_wan_becomes_a_full_checkpoint(flavour: str, tmp_path: Path) -> None:
+    config = FLAVOURS[flavour]
+    wan = open_checkpoint(write_wan(tmp_path / "wan", config))
+    sha256 = checkpoint_fingerprint(wan)
+    targets = (*LORA_TARGETS, "cross_attn.k_img", "cross_attn.v_img")
+    trained = some_lora(config, targets=targets, base_sha256=sha256)
+    trained = replace(trained, heads_seed=5)
+    adapter = open_checkpoint(export_peft(tmp_path / "a", trained, base_name="wan", base_sha256=sha256))
+    assert read_lora(adapter).heads_seed == 5 == json.loads((tmp_path / "a" / "wamkit.json").read_text())["heads_seed"]
+    full = open_checkpoint(export_full(tmp_path / "full", wan, read_lora(adapter), robots=[some_robot()]))
+    assert (full.kind, full.config) == ("dreamzero", config)
+    assert (full.missing(config), full.unexpected(config), full.misshapen(config)) == ([], [], [])
+    got, inputs = load_dit(full, dtype=torch.float32), some_inputs(config)
+    composed, provenance = compose(wan, adapter, base_named_by_user=False, dtype=torch.float32)
+    assert provenance == f"base verified: sha256 {sha256}"
+    live = load_dit(wan, dtype=torch.float32, heads_seed=5)  # what was trained, with the adapter beside the weights
+    for name, tensor in trained.heads.items():
+        live.get_parameter(name).data = tensor
+    for module, (a, b) in trained.factors.items():
+        live.get_submodule(module).register_forward_hook(lambda _, x, out, a=a, b=b: out + x[0] @ a.T @ b.T)
+    with torch.no_grad():
+        one, two, three = got(**inputs), composed(**inputs), live(**inputs)
+    assert differ(one, two) == 0 and differ(one, three) <= UNMERGED
+    vae = golden("encoder_vae38" if flavour == "ti2v" else "encoder_vae16")
+    for prefix, fixture in (
+        (TEXT, golden("encoder_t5")),
+        (IMAGE + "visual.", golden("encoder_clip_vision")),
+        (VAE, vae),
+    ):
+        held = dict(full.tensors(full.part(prefix)))
+        assert all(torch.equal(held.pop(prefix + name), tensor) for name, tensor in fixture.under("w.")) and not held
+
+
+def test_what_the_5b_lacks_is_never_guessed(tmp_path: Path) -> None:
+    config = preset("tiny-5b")
+    wan = open_checkpoint(write_wan(tmp_path / "wan", config))
+    lora = some_lora(config)
+    other = open_checkpoint(export_peft(tmp_path / "a", lora, base_name="wan", base_sha256=checkpoint_fingerprint(wan)))
+    for use in (
+        lambda: export_full(tmp_path / "full", wan, lora, base_named_by_user=True),
+        lambda: compose(wan, other, base_named_by_user=True),
+    ):
+        with pytest.raises(DataError, match=r"raw Wan has no blocks\.0\.cross_attn\.k_img\.weight .*heads_seed"):
+            use()
+    with pytest.raises(DataError, match=r"raw Wan has no state_encoder\.layer1\.W"):
+        export_full(tmp_path / "full", wan, None)
+    assert not (tmp_path / "full").exists()
+
+
+def test_raw_wan_without_an_encoder_says_which_and_takes_it_from_elsewhere(tmp_path: Path) -> None:
+    wan = open_checkpoint(write_wan(tmp_path / "wan", without=IMAGE_FILE))
+    elsewhere = write_wan(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match=f"has no image encoder, and there is no {IMAGE_FILE} in .*wan"):
+        export_full(tmp_path / "full", wan, RANK8, base_named_by_user=True)
+    export_full(tmp_path / "full", wan, RANK8, base_named_by_user=True, pth=elsewhere)
+    whole = torch.load(elsewhere / TEXT_FILE, weights_only=True)
+    whole.pop("blocks.1.attn.q.weight")
+    torch.save(whole, wan.path / TEXT_FILE)
+    with pytest.raises(DataError, match=r"of the encoders' tensors 1 are missing.*text_encoder\.blocks\.1\.attn\.q"):
+        export_full(tmp_path / "again", wan, RANK8, base_named_by_user=True, pth=elsewhere)
+
+
+def test_bytes_written_are_told_to_the_last(base: Checkpoint, tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    out = export_full(tmp_path / "out", base, None, progress=lambda done, total: told.append((done, total)))
+    assert told[-1] == (base.num_bytes, base.num_bytes) and len(told) == len(base.entries)
+    assert [done for done, _ in told] == sorted({done for done, _ in told})
+    assert open_checkpoint(out).num_bytes == base.num_bytes
+
+
+def test_a_base_that_was_only_named_is_not_recorded_as_verified(base: Checkpoint, tmp_path: Path) -> None:
+    peft_folder = export_peft(
+        tmp_path / "p", RANK8, base_name="base", base_sha256=checkpoint_fingerprint(base), base_verified=False
+    )
+    for folder in (peft_folder, native(tmp_path / "n", RANK8)):
+        assert read_lora(open_checkpoint(folder)).base_sha256 is None
+        assert json.loads((folder / "wamkit.json").read_text())["base_verified"] is False
 
 
 def test_a_base_other_than_the_recorded_one_is_refused(base: Checkpoint, sha256: str, tmp_path: Path) -> None:
