@@ -30,6 +30,9 @@ def export(
     tokenizer: Annotated[
         str, typer.Option(help="DreamZero: umt5-xxl's tokenizer, folder or name.")
     ] = "google/umt5-xxl",
+    slots: Annotated[
+        Path | None, typer.Option(help="DreamZero: slots.json of the training, to put its channels into file order.")
+    ] = None,
     shard_gb: Annotated[float, typer.Option(min=0.001, help="DreamZero: most GB in a file.")] = 5,
     quiet: console.Quiet = False,
     json: console.Json = False,
@@ -37,8 +40,8 @@ def export(
     """Copy a run's adapter, check every hash, and load it once.
 
     With --as: write a DreamZero LoRA as peft's folder, as the reference's LoRA save, or merged into a full checkpoint.
-    The servers join a robot's components in the order of its file: an adapter trained on other channels is served
-    wrongly.
+    The reference's servers join a robot's components from channel 0 on, in the order of its file. An adapter that was
+    trained on other channels is served right only if --slots says on which: its heads are then reordered, exactly.
     """
     from schemas.errors import UsageError
 
@@ -52,6 +55,8 @@ def export(
         raise UsageError(f"--as {layout}: not known. Give one of: {', '.join(LAYOUTS)}.")
     source = _source(folder, base, layout)
     robots = _robots(folder, robot, statistics, resolution, tag, embodiment_id)
+    if slots is not None:
+        source = _in_file_order(source, slots)
     if robots and layout == "peft":
         raise UsageError("--robot: peft's folder has no place for it. Leave it out, or export --as full.")
     if source.check.startswith("base not verifiable"):
@@ -106,6 +111,24 @@ def _source(folder: Path, base: Path | None, layout: str) -> Source:
     check = check_base(lora, opened, source, base_named_by_user=True)
     check_fit(lora, opened.config, source)
     return Source(lora, opened, lora.base_sha256 or checkpoint_fingerprint(opened), check)
+
+
+def _in_file_order(source: Source, file: Path) -> Source:
+    """The same adapter with its heads' channels where the reference's servers expect them."""
+    from dataclasses import replace
+    from json import JSONDecodeError, loads
+
+    from adapt.backbones.dreamzero.channels import in_file_order, slots_from_dict
+    from schemas.errors import DataError, UsageError
+
+    if source.lora is None:
+        raise UsageError(f"--slots {file}: a base has no slots of a robot. Leave it out, or export an adapter.")
+    try:
+        values = loads(file.read_bytes())
+    except (OSError, JSONDecodeError) as error:
+        raise DataError(f"{file}: cannot be read ({error}). Give the slots.json of the training.") from None
+    heads = in_file_order(source.lora.heads, slots_from_dict(values))
+    return replace(source, lora=replace(source.lora, heads=heads))
 
 
 def _robots(

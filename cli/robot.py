@@ -125,7 +125,7 @@ def check(
 @app.command()
 def preview(
     shards: Annotated[Path, typer.Argument(help="Shard folder of the robot (`wam ingest` makes one).")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="New folder for mosaic.png and slots.png.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="New folder for mosaic.png, slots.png and slots.json.")],
     base: Annotated[str, typer.Option(help="Robot of the DreamZero checkpoint: agibot, droid or yam.")] = "agibot",
     style: Annotated[str | None, typer.Option(help="Mosaic: droid, agibot, yam, whole, stack, quad or wide.")] = None,
     slot: Annotated[
@@ -139,7 +139,10 @@ def preview(
 
     The mosaic is of real frames. Nothing is trained.
     """
+    from json import dumps as dump
+
     from adapt.backbones.dreamzero import house
+    from adapt.backbones.dreamzero.channels import slots_as_dict
     from adapt.backbones.dreamzero.config import PRESETS
     from adapt.backbones.dreamzero.preview import preview_png
     from adapt.backbones.dreamzero.slots import BASES, describe, draw
@@ -159,14 +162,11 @@ def preview(
     out.mkdir(parents=True)
     preview_png(frames, mosaic, task or instruction, out / "mosaic.png", canvas=PRESETS[size].canvas)
     draw(slots, out / "slots.png", base=BASES[base])
+    (out / "slots.json").write_text(dump(slots_as_dict(slots), indent=1) + "\n")
     words = prompt(mosaic, task or instruction)
     if json:
         facts = {"robot": robot.name, "base": base, "style": mosaic.style, "prompt": words}
-        rows = {
-            where: [{"component": s.component, "channel": s.channel, "width": s.width, "why": s.why} for s in found]
-            for where, found in (("action", slots.action), ("state", slots.state))
-        }
-        console.as_json(facts | {"slots": rows, "time_base": time_base.as_dict(), "out": str(out)})
+        console.as_json(facts | {"slots": slots_as_dict(slots), "time_base": time_base.as_dict(), "out": str(out)})
         return
     console.out(f"{robot.name} on DreamZero's {base} base, {size}: {out}/mosaic.png, {out}/slots.png")
     console.out(f"mosaic: {mosaic.style}; prompt: {words}")
