@@ -129,14 +129,16 @@ def test_recorded_draws_give_the_references_network_inputs(case: Case) -> None:
     assert_close(seen["timestep"] / 1000, case["out.model_input.timestep"] / 1000, atol=1e-6)
     assert_close(seen["clean"], case["out.model_input.clean_x"], atol=EXACT)
     assert_close(seen["state"], case["in.state"], atol=EXACT)
-    if not case["in.action"].numel():
+    if case["in.action"].numel():
+        schedule, want = training_schedule(torch.device("cpu")), case["out.model_input.noisy_action"]
+        sigma, timestep = schedule.sigmas[draws.action_ids][..., None], case["out.model_input.timestep_action"] / 1000
+        assert_close(schedule.timesteps[draws.action_ids] / 1000, timestep, atol=1e-6)
+        assert_close(mix(batch.action, draws.action_noise, sigma), want, atol=1e-6)
+    if not any(batch.has_action):  # the reference shows the network actions that it then masks
         assert seen["action"] is None and seen["action_timestep"] is None
         return
-    assert_close(seen["action_timestep"] / 1000, case["out.model_input.timestep_action"] / 1000, atol=1e-6)
-    want = case["out.model_input.noisy_action"]
-    sigma = training_schedule(torch.device("cpu")).sigmas[draws.action_ids][..., None]
-    assert_close(mix(batch.action, draws.action_noise, sigma), want, atol=1e-6)
-    for index, has in enumerate(batch.has_action):  # the reference shows the network actions that it then masks
+    assert_close(seen["action_timestep"] / 1000, timestep, atol=1e-6)
+    for index, has in enumerate(batch.has_action):
         ours = want[index] if has else sigma[index] * draws.action_noise[index]
         assert_close(seen["action"][index], ours, atol=1e-6)
 

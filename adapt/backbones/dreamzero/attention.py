@@ -92,6 +92,7 @@ def _dense(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)  # what is kept here must be of use in training too
 def _dense_mask(layout: Layout, queries: Range, device: torch.device, has_action: tuple[bool, ...]) -> Tensor:
     """(B or 1, 1, queries, tokens) bool."""
     masks = [_table(layout if has else layout.without_actions)[_owner(layout)][:, _owner(layout)] for has in has_action]
@@ -112,48 +113,52 @@ def _table(layout: Layout) -> Tensor:
 
 @dataclass(frozen=True)
 class _Part:
-    """Samples of a batch that share a table; None means all of them."""
+    """Samples of a batch that share a table; None means all of them.
+
+    Args:
+        groups: queries counted from the first that asks.
+        order: where the groups' ranges, one after the other, lie in the order of the queries.
+    """
 
     samples: tuple[int, ...] | None
     groups: tuple[Group, ...]
+    order: tuple[int, ...]
 
 
 @lru_cache(maxsize=64)
 def _parts(layout: Layout, queries: Range, has_action: tuple[bool, ...]) -> tuple[_Part, ...]:
     if len(has_action) == 1:
-        return (_Part(None, (layout if has_action[0] else layout.without_actions).groups(queries)),)
-    return tuple(
-        _Part(
-            tuple(i for i, has in enumerate(has_action) if has == kind),
-            (layout if kind else layout.without_actions).groups(queries),
-        )
-        for kind in (True, False)
+        return (_part(layout, queries, has_action[0], None),)
+    members = {kind: tuple(i for i, has in enumerate(has_action) if has == kind) for kind in (True, False)}
+    return tuple(_part(layout, queries, kind, samples) for kind, samples in members.items())
+
+
+def _part(layout: Layout, queries: Range, kind: bool, samples: tuple[int, ...] | None) -> _Part:
+    first = queries[0]
+    groups = tuple(
+        Group(tuple((start - first, stop - first) for start, stop in group.queries), group.keys)
+        for group in (layout if kind else layout.without_actions).groups(queries)
     )
+    starts = [start for group in groups for start, _ in group.queries]
+    return _Part(samples, groups, tuple(sorted(range(len(starts)), key=starts.__getitem__)))
 
 
 def _grouped(q: Tensor, k: Tensor, v: Tensor, *, parts: tuple[_Part, ...]) -> Tensor:
     if parts[0].samples is None:
-        return _by_group(q, k, v, parts[0].groups)
-    out = [
-        _by_group(*(torch.cat([t[i : i + 1] for i in part.samples]) for t in (q, k, v)), part.groups)
-        for part in parts
-        if part.samples
-    ]
+        return _by_group(q, k, v, parts[0])
+    out = [_by_group(*(torch.cat([t[i : i + 1] for i in part.samples]) for t in (q, k, v)), part) for part in parts]
     order = [i for part in parts for i in part.samples or ()]
     rows = torch.cat(out)
     return torch.cat([rows[order.index(i) : order.index(i) + 1] for i in range(len(order))])
 
 
-def _by_group(q: Tensor, k: Tensor, v: Tensor, groups: tuple[Group, ...]) -> Tensor:
-    """One call a group; the answers put back in the order of the queries."""
-    offset = min(start for group in groups for start, _ in group.queries)
-    pieces: list[tuple[int, Tensor]] = []
-    for group in groups:
-        asked = [(start - offset, stop - offset) for start, stop in group.queries]
-        answer = _sdpa(_take(q, asked), _take(k, group.keys), _take(v, group.keys))
-        lengths = [stop - start for start, stop in asked]
-        pieces += zip((start for start, _ in asked), answer.split(lengths, dim=1), strict=True)
-    return torch.cat([piece for _, piece in sorted(pieces, key=lambda p: p[0])], dim=1)
+def _by_group(q: Tensor, k: Tensor, v: Tensor, part: _Part) -> Tensor:
+    """One call a group; the answers put back in the order of the queries. Traces as one graph."""
+    pieces: list[Tensor] = []
+    for group in part.groups:
+        answer = _sdpa(_take(q, group.queries), _take(k, group.keys), _take(v, group.keys))
+        pieces.extend(answer.split([stop - start for start, stop in group.queries], dim=1))
+    return torch.cat([pieces[i] for i in part.order], dim=1)
 
 
 def _take(x: Tensor, ranges: Sequence[Range]) -> Tensor:
@@ -181,7 +186,8 @@ def _flex_attention(device_type: str) -> Callable[..., Tensor]:
     return torch.compile(flex_attention, dynamic=False)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
 def block_mask(layout: Layout, queries: Range, device: torch.device, has_action: tuple[bool, ...]) -> Any:
     """FlexAttention's `BlockMask`, from the table alone.
 
@@ -261,6 +267,7 @@ def _packing(
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)
 def pack(layout: Layout, queries: Range, device: torch.device, has_action: tuple[bool, ...]) -> Packing:
     """The packing of a batch."""
     asked, wanted, query_lengths, key_lengths = [], [], [], []

@@ -92,15 +92,12 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor, scene: Scene, attend: Attend, *, layer: int, queries: Range | None) -> Tensor:
         start, stop = queries or (0, x.shape[1])
         turn = tuple(t[start:stop] for t in scene.rotation)
-        q = rotate(self._heads(self.norm_q(self.q(x[:, start:stop]))), turn)
-        k = rotate(self._heads(self.norm_k(self.k(x))), scene.rotation)
-        v = self._heads(self.v(x))
+        q = rotate(split_heads(self.norm_q(self.q(x[:, start:stop])), self.heads), turn)
+        k = rotate(split_heads(self.norm_k(self.k(x)), self.heads), scene.rotation)
+        v = split_heads(self.v(x), self.heads)
         if scene.cache is not None:
             k, v = scene.cache.extended(layer, k, v, video=scene.video)
         return self.o(attend(q, k, v).flatten(2))
-
-    def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(2, (self.heads, -1))
 
 
 class CrossAttention(nn.Module):
@@ -118,21 +115,19 @@ class CrossAttention(nn.Module):
 
     def keys_values(self, context: Context) -> ContextKV:
         """What the context contributes, which no token changes: a policy computes it once per prompt."""
-        text = self._heads(self.norm_k(self.k(context.text))), self._heads(self.v(context.text))
-        if context.image is None:
-            return ContextKV(text, None)
-        image = self._heads(self.norm_k_img(self.k_img(context.image))), self._heads(self.v_img(context.image))
-        return ContextKV(text, image)
+        text, image = context
+        words = split_heads(self.norm_k(self.k(text)), self.heads), split_heads(self.v(text), self.heads)
+        if image is None:
+            return ContextKV(words, None)
+        keys, values = self.norm_k_img(self.k_img(image)), self.v_img(image)
+        return ContextKV(words, (split_heads(keys, self.heads), split_heads(values, self.heads)))
 
     def forward(self, x: Tensor, context: ContextKV) -> Tensor:
-        q = self._heads(self.norm_q(self.q(x)))
+        q = split_heads(self.norm_q(self.q(x)), self.heads)
         out = unmasked(q, *context.text)
         if context.image is not None:
             out = out + unmasked(q, *context.image)
         return self.o(out.flatten(2))
-
-    def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(2, (self.heads, -1))
 
 
 class Block(nn.Module):
@@ -170,6 +165,11 @@ class Block(nn.Module):
 
     def _norm(self, x: Tensor) -> Tensor:
         return F.layer_norm(x, x.shape[-1:], eps=self.eps)
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(B, N, D) -> (B, N, heads, head width)."""
+    return x.unflatten(2, (heads, -1))
 
 
 def modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

@@ -11,15 +11,27 @@ class KVCache:
 
     A call sees the newest `window_latents` frames of what is held and what it brings; only `commit` keeps what was
     brought. Actions and states are never kept.
+
+    Args:
+        frames: most latent frames that will be held; a whole window by default, after which the oldest go.
     """
 
+    @torch.inference_mode(False)  # a session begun in inference mode may go on outside it
     def __init__(
-        self, config: DreamZeroConfig, *, batch: int, frame_tokens: int, device: torch.device, dtype: torch.dtype
+        self,
+        config: DreamZeroConfig,
+        *,
+        batch: int,
+        frame_tokens: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        frames: int | None = None,
     ) -> None:
         self.frame_tokens = frame_tokens
         self.most = config.window_latents * frame_tokens
+        held = self.most if frames is None else frames * frame_tokens
         brought = config.latents_per_chunk * frame_tokens + config.steps + config.states_per_chunk
-        shape = (config.layers, 2, batch, self.most + brought, config.heads, config.head_dim)
+        shape = (config.layers, 2, batch, held + brought, config.heads, config.head_dim)
         self._buffer = torch.empty(shape, device=device, dtype=dtype)
         self._held = 0
 
@@ -49,11 +61,13 @@ class KVCache:
         self._held += video
         surplus = self._held - self.most
         if surplus > 0:
-            self._buffer[:, :, :, : self.most] = self._buffer[:, :, :, surplus : self._held].clone()
+            for layer in self._buffer:
+                layer[:, :, : self.most] = layer[:, :, surplus : self._held].clone()
             self._held = self.most
 
-    def clear(self) -> None:
-        self._held = 0
+    def rewind(self, frames: int) -> None:
+        """Forget all but the oldest `frames` held."""
+        self._held = frames * self.frame_tokens
 
     def layer(self, index: int) -> Tensor:
         """(2, B, tokens, heads, head width) held by one block."""

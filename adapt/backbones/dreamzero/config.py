@@ -53,6 +53,8 @@ class DreamZeroConfig:
     def __post_init__(self) -> None:
         if self.dim % self.heads or self.head_dim % 2:
             raise ValueError(f"dim {self.dim} over {self.heads} heads: wanted an even width for each head.")
+        if self.patch[0] != 1:
+            raise ValueError(f"patch {self.patch}: tokens of one latent frame are wanted, so 1 in time.")
 
     @property
     def head_dim(self) -> int:

@@ -77,21 +77,38 @@ class Controller:
     ) -> tuple[Command, Run]:
         """The next chunk of commands, and the run to give back at the next decision.
 
+        A decision that fails leaves `run` as it was, so that it can be asked for again.
+
         Raises:
-            DataError: a camera or state column is missing, or the frames are not those of one chunk.
+            DataError: a camera or state column is missing or no number, the frames are not those of one chunk, or the
+                model's commands are no numbers.
         """
         width = self.space.state.mean.shape[-1]
-        if seen.state.shape != (width,):
-            raise DataError(f"state of shape {tuple(seen.state.shape)}: wanted {width} columns, none may be missing.")
+        if seen.state.shape != (width,) or not bool(seen.state.isfinite().all()):
+            raise DataError(
+                f"state of shape {tuple(seen.state.shape)}, {int((~seen.state.isfinite()).sum())} of it no numbers: "
+                f"wanted {width} columns, none missing. No command is given on a guess."
+            )
         canvas = self._canvas(seen.frames)
         if run is None or run.instruction != seen.instruction or not self.policy.has_room(run.session):
             run = self._begin(canvas[:, :, -1:], seen.instruction)
-        else:
+            return self._command(run, seen.state, generator), run
+        history, frames = run.seen, run.session.next_frame
+        try:
             self._continue(run, canvas)
-        state = seen.state[None].to(self.policy.model.device)
+            return self._command(run, seen.state, generator), run
+        except BaseException:
+            run.seen = history
+            run.session.rewind(frames)
+            raise
+
+    def _command(self, run: Run, state: Tensor, generator: torch.Generator | None) -> Command:
+        state = state[None].to(self.policy.model.device)
         chunk = self.policy.act(run.session, self.space.state_to_base(state)[None], generator=generator)
-        actions = self.space.actions_from_base(chunk.action, state[None])
-        return Command(actions[0], chunk.video[0]), run
+        actions = self.space.actions_from_base(chunk.action, state[None])[0]
+        if not bool(actions.isfinite().all()):
+            raise DataError("the model's commands are no finite numbers. Check its weights and the statistics.")
+        return Command(actions, chunk.video[0])
 
     def _canvas(self, frames: Mapping[str, Tensor]) -> Tensor:
         """(1, 3, n, H, W) in [-1, 1]: the views cut to their middle 95 %, as in evaluation, and tiled."""

@@ -102,10 +102,6 @@ class Layout:
                 by_keys.setdefault(row, []).append(part)
         return tuple(Group(_joined(asked), _joined(self._ranges(row))) for row, asked in by_keys.items())
 
-    def pairs(self, queries: Range | None = None) -> int:
-        """(query, key) pairs that are attended: what attention costs."""
-        return sum(_length(g.queries) * _length(g.keys) for g in self.groups(queries))
-
     def _ranges(self, row: tuple[bool, ...]) -> Iterator[Range]:
         return ((s.start, s.stop) for s, seen in zip(self.segments, row, strict=True) if seen)
 
@@ -226,7 +222,3 @@ def _joined(ranges: Iterator[Range] | list[Range]) -> tuple[Range, ...]:
         else:
             joined.append((start, stop))
     return tuple(joined)
-
-
-def _length(ranges: tuple[Range, ...]) -> int:
-    return sum(stop - start for start, stop in ranges)

@@ -111,7 +111,12 @@ class DreamZeroDiT(nn.Module):
         Raises:
             ValueError: shapes do not fit together.
         """
-        chunks = self._chunks(noisy, timestep, state, action)
+        chunks = self._chunks(noisy, timestep, state, action, action_timestep)
+        if (clean is not None and clean.shape != noisy.shape) or (has_action and len(has_action) != len(noisy)):
+            raise ValueError(
+                f"noisy {tuple(noisy.shape)}: wanted clean latents of this shape and one has_action a sample, got "
+                f"{None if clean is None else tuple(clean.shape)} and {len(has_action or ())}."
+            )
         grid = self._grid(noisy)
         layout = training_layout(
             self.config,
@@ -131,7 +136,7 @@ class DreamZeroDiT(nn.Module):
             action_timestep,
             self.embed_context(context, clip),
             grid,
-            has_action=has_action or (True,),
+            has_action=tuple(map(bool, has_action or (True,))),
         )
 
     @torch.no_grad()
@@ -199,6 +204,7 @@ class DreamZeroDiT(nn.Module):
         cache: KVCache | None = None,
     ) -> Output:
         config = self.config
+        timestep = timestep.to(torch.promote_types(timestep.dtype, torch.float32))
         rows = [torch.zeros_like(timestep[:, :1]), timestep]
         per_chunk = 0
         if action_timestep is not None:
@@ -220,6 +226,8 @@ class DreamZeroDiT(nn.Module):
             arguments = (x, modulation, words, scene, attend, last)
             if self.settings.recompute and torch.is_grad_enabled():
                 x = checkpoint(block, *arguments, use_reentrant=False)
+            elif cache is not None:
+                x = block.forward(*arguments)  # past a compiled block: every cache length would be another graph
             else:
                 x = block(*arguments)
         noisy = next(s.start for s in layout.segments if s.kind == "noisy" and s.start >= layout.asking)
@@ -249,7 +257,7 @@ class DreamZeroDiT(nn.Module):
             raise ValueError("actions come with a state and their timesteps.")
         dtype = self.patch_embedding.weight.dtype
         per_row = action.shape[1] // action_timestep.shape[1]
-        spread = action_timestep.repeat_interleave(per_row, dim=1)
+        spread = action_timestep.float().repeat_interleave(per_row, dim=1)
         return [self.action_encoder(action, spread).to(dtype), self.state_encoder(state).to(dtype)]
 
     def _embed_time(self, timestep: Tensor) -> Tensor:
@@ -260,7 +268,14 @@ class DreamZeroDiT(nn.Module):
         """(rows, columns) of a frame's tokens; an odd last row or column is left out."""
         return latents.shape[3] // self.config.patch[1], latents.shape[4] // self.config.patch[2]
 
-    def _chunks(self, noisy: Tensor, timestep: Tensor, state: Tensor | None, action: Tensor | None) -> int:
+    def _chunks(
+        self,
+        noisy: Tensor,
+        timestep: Tensor,
+        state: Tensor | None,
+        action: Tensor | None,
+        action_timestep: Tensor | None,
+    ) -> int:
         config, frames = self.config, noisy.shape[2]
         chunks, rest = divmod(frames - 1, config.latents_per_chunk)
         if rest or chunks < 1 or timestep.shape != (len(noisy), frames):
@@ -268,9 +283,15 @@ class DreamZeroDiT(nn.Module):
                 f"{frames} latent frames and timesteps {tuple(timestep.shape)}: wanted one frame and whole chunks of "
                 f"{config.latents_per_chunk}, and one timestep a frame."
             )
-        if action is not None and action.shape[1] != chunks * config.steps:
+        if action is None:
+            if action_timestep is not None:
+                raise ValueError("timesteps of actions, and no actions. Give both or neither.")
+            return chunks
+        if action.shape[1] != chunks * config.steps:
             raise ValueError(f"{action.shape[1]} action rows: wanted {chunks} chunks of {config.steps}.")
-        if state is not None and action is not None and state.shape[1] != chunks * config.states_per_chunk:
+        if action_timestep is not None and action_timestep.shape[1] not in (chunks, action.shape[1]):
+            raise ValueError(f"{action_timestep.shape[1]} timesteps of actions: wanted {chunks} or {action.shape[1]}.")
+        if state is not None and state.shape[1] != chunks * config.states_per_chunk:
             raise ValueError(f"{state.shape[1]} state rows: wanted {chunks * config.states_per_chunk}.")
         return chunks
 
@@ -294,6 +315,7 @@ class Head(nn.Module):
 
 
 @lru_cache(maxsize=32)
+@torch.inference_mode(False)  # what is kept here must be of use in training too
 def _spreads(layout: Layout, per_chunk: int, frame_tokens: int, steps: int, device: torch.device) -> tuple[Spread, ...]:
     """Of all asking tokens, and of the live ones. Rows of the table: clean, each noisy frame, each action timestep."""
     asking = [s for s in layout.segments if s.start >= layout.asking]

@@ -105,7 +105,7 @@ def training_loss(
     schedule = training_schedule(batch.latents.device)
     sigma = schedule.sigmas[draws.video_ids][:, None, :, None, None]
     action = valid_action(batch)
-    rows = action.shape[1] > 0
+    rows = action.shape[1] > 0 and any(batch.has_action)
     prediction = model(
         mix(batch.latents, draws.video_noise, sigma),
         schedule.timesteps[draws.video_ids],
@@ -119,7 +119,7 @@ def training_loss(
         has_action=batch.has_action,
     )
     video = video_loss(prediction.video, batch.latents, draws, schedule=schedule)
-    if rows and any(batch.has_action):
+    if rows:
         assert prediction.action is not None, "the network was given actions and predicted none"
         action = action_loss(prediction.action, action, batch, draws, schedule=schedule, reduction=reduction)
     else:

@@ -18,7 +18,7 @@ from torch import Tensor
 from adapt.backbones.dreamzero.block import ContextKV
 from adapt.backbones.dreamzero.cache import KVCache
 from adapt.backbones.dreamzero.model import DreamZeroDiT, Output
-from adapt.backbones.dreamzero.unipc import STEPS, UniPC, computed_steps, skip_after
+from adapt.backbones.dreamzero.unipc import COMPUTED, STEPS, UniPC, computed_steps, skip_after
 from schemas.errors import UsageError
 
 
@@ -34,6 +34,10 @@ class Sampling:
             unconditional branch, and takes actions from the conditional one whatever the guidance.
         video_end_sigma: noise left in the imagined video; above 0 for models trained with decoupled noise.
         state_sees_all: as the reference serves; in training a state token sees itself alone.
+        seed: draw the same noise for every decision, where no generator is given.
+
+    Raises:
+        UsageError: a number of computed steps that there is no choice for.
     """
 
     steps: int = STEPS
@@ -42,9 +46,18 @@ class Sampling:
     guidance: float = 1.0
     video_end_sigma: float = 0.0
     state_sees_all: bool = False
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        choices = sorted({self.steps, *(COMPUTED if self.steps == STEPS else ())})
+        if self.computed not in choices:
+            raise UsageError(
+                f"sampling: {self.computed} of {self.steps} steps computed. Give one of: "
+                f"{', '.join(map(str, choices))}."
+            )
 
 
-REFERENCE = Sampling(computed=8, guidance=5.0, state_sees_all=True)
+REFERENCE = Sampling(computed=8, guidance=5.0, state_sees_all=True, seed=1140)
 
 
 @dataclass(frozen=True)
@@ -70,13 +83,19 @@ class Session:
 
     Args:
         y: (B, 4 + C, F, H, W) conditioning of the whole window; None where the flavour has none.
-        next_frame: position of the chunk to predict.
+        next_frame: position of the chunk to predict; so many latent frames have been seen.
     """
 
-    y: Tensor | None
+    y: Tensor | None = field(repr=False)
     branches: list[_Branch] = field(repr=False)
     latent_shape: tuple[int, ...] = ()
     next_frame: int = 0
+
+    def rewind(self, frames: int) -> None:
+        """Forget what was seen after the first `frames` latent frames."""
+        self.next_frame = frames
+        for branch in self.branches:
+            branch.cache.rewind(frames)
 
 
 @dataclass(frozen=True)
@@ -104,12 +123,23 @@ class Policy:
         """
         if (self.sampling.guidance != 1) != (negative_text is not None):
             raise UsageError("policy: guidance other than 1 takes a negative prompt, and guidance 1 takes none.")
-        config, (batch, *_) = self.model.config, first_latent.shape
-        rows, columns = first_latent.shape[3] // config.patch[1], first_latent.shape[4] // config.patch[2]
-        dtype = self.model.patch_embedding.weight.dtype
+        config, (batch, _, _, height, width) = self.model.config, first_latent.shape
+        if height % config.patch[1] or width % config.patch[2]:
+            raise UsageError(
+                f"policy: latents of {height}x{width} do not divide into patches of {config.patch[1]}x"
+                f"{config.patch[2]}, and what is left over cannot be imagined. Give another canvas."
+            )
+        rows, columns = height // config.patch[1], width // config.patch[2]
         branches = []
         for words in (text,) if negative_text is None else (text, negative_text):
-            cache = KVCache(config, batch=batch, frame_tokens=rows * columns, device=self.model.device, dtype=dtype)
+            cache = KVCache(
+                config,
+                batch=batch,
+                frame_tokens=rows * columns,
+                device=self.model.device,
+                dtype=self.model.patch_embedding.weight.dtype,
+                frames=config.window_latents - config.latents_per_chunk,  # the last chunk is predicted, never kept
+            )
             branches.append(_Branch(self.model.context_keys_values(words, clip), cache))
         session = Session(y, branches, tuple(first_latent.shape))
         self._keep(session, first_latent)
@@ -117,21 +147,30 @@ class Policy:
 
     @torch.no_grad()
     def observe(self, session: Session, latents: Tensor) -> None:
-        """Keep what was seen since the last chunk: (B, C, latents_per_chunk, H, W) true latents."""
+        """Keep what was seen since the last chunk: (B, C, latents_per_chunk, H, W) true latents.
+
+        Raises:
+            UsageError: not one chunk's latents, or the window has no room for a chunk after them.
+        """
         if latents.shape[2] != self.model.config.latents_per_chunk:
             raise UsageError(
                 f"policy: {latents.shape[2]} latent frames observed; wanted one chunk, "
                 f"{self.model.config.latents_per_chunk}."
             )
-        self._refuse_full(session)
-        self._keep(session, latents)
-
-    def is_full(self, session: Session) -> bool:
-        """Whether the window holds all chunks that training had: a new one must begin with the newest frame."""
-        return session.next_frame >= self.model.config.window_latents
+        if not self.has_room(session):
+            raise UsageError(
+                f"policy: the window has held its {self.model.config.chunks} chunks. Start a new session with the "
+                "newest frame."
+            )
+        before = session.next_frame
+        try:
+            self._keep(session, latents)
+        except BaseException:
+            session.rewind(before)
+            raise
 
     def has_room(self, session: Session) -> bool:
-        """Whether one more chunk can be observed and another one predicted after it."""
+        """Whether one more chunk can be observed and another one predicted after it, as training had them."""
         return session.next_frame + 2 * self.model.config.latents_per_chunk <= self.model.config.window_latents
 
     @torch.no_grad()
@@ -149,7 +188,6 @@ class Policy:
             state: (B, states_per_chunk, S) normalised.
             noise: video (B, C, latents_per_chunk, H, W) and action (B, steps, A); else drawn from `generator`.
         """
-        self._refuse_full(session)
         sampling = self.sampling
         video_noise, action_noise = noise or self._noise(session, generator)
         samplers = UniPC(sampling.steps, end_sigma=sampling.video_end_sigma), UniPC(sampling.steps)
@@ -220,13 +258,10 @@ class Policy:
         config, device = self.model.config, self.model.device
         batch, channels, _, height, width = session.latent_shape
         shapes = (batch, channels, config.latents_per_chunk, height, width), (batch, config.steps, config.action_dim)
-        source = generator.device if generator else device
-        video, action = (torch.randn(s, generator=generator, device=source) for s in shapes)
-        return video.to(device), action.to(device)
-
-    def _refuse_full(self, session: Session) -> None:
-        if self.is_full(session):
-            raise UsageError(
-                f"policy: the window holds its {self.model.config.chunks} chunks. Start a new session with the newest "
-                "frame."
-            )
+        drawn = []
+        for shape in shapes:
+            source = generator
+            if source is None and self.sampling.seed is not None:  # the reference seeds video and action alike
+                source = torch.Generator(device).manual_seed(self.sampling.seed)
+            drawn.append(torch.randn(shape, generator=source, device=source.device if source else device).to(device))
+        return drawn[0], drawn[1]

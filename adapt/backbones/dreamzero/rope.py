@@ -28,6 +28,7 @@ def rotate(heads_BNHd: Tensor, rotation: Rotation) -> Tensor:
 
 
 @lru_cache(maxsize=32)
+@torch.inference_mode(False)  # a tensor made in inference mode could not be used in training later
 def rotation(
     config: DreamZeroConfig, layout: Layout, grid: tuple[int, int], device: torch.device, dtype: torch.dtype
 ) -> Rotation:

@@ -140,7 +140,8 @@ def read(
     chunks = (frames - 1) // (FRAMES_PER_LATENT * latents)
     known = {"max_chunk_size": chunks, "num_action_per_block": steps, "num_frame_per_block": latents}
     for name, wanted in known.items():
-        if network.get(name, wanted) not in (wanted, -1):  # -1: no limit to the chunks that the network looks back on
+        no_limit = (-1,) if name == "max_chunk_size" else ()  # to the chunks that the network looks back on
+        if network.get(name, wanted) not in (wanted, *no_limit):
             raise DataError(
                 f"config.json: {name} is {network[name]} in the network, {wanted} by the action head's sizes. "
                 "Give the checkpoint's own file."
@@ -164,13 +165,23 @@ def _size(head: Mapping[str, Any], name: str) -> int:
 
 def _rate(conf: Mapping[str, Any], tag: str | None, control_hz: float | None) -> float:
     found = _fps_maps(conf)
-    stated = next((fps[tag] for fps in found if tag in fps), None)
+    stated = next((_hz(fps[tag], tag) for fps in found if tag in fps), None)
     if stated is None and control_hz is None:
         known = ", ".join(sorted({name for fps in found for name in fps})) or "none"
         raise UsageError(f"conf.yaml: no rate for {tag or 'the robot'!r} (fps map has: {known}). Give control_hz.")
     if stated is not None and control_hz is not None and stated != control_hz:
         raise UsageError(f"conf.yaml: fps of {tag!r} is {stated:g}, but control_hz {control_hz:g} was given. Give one.")
-    return released(float(stated if control_hz is None else control_hz)).action_hz
+    return float(stated if control_hz is None else control_hz)
+
+
+def _hz(value: Any, tag: str | None) -> float:
+    try:
+        hz = float(value)
+    except (TypeError, ValueError):
+        hz = 0.0
+    if not hz > 0:
+        raise DataError(f"conf.yaml: fps of {tag!r} is {value!r}, wanted a number above zero. Mend the file.")
+    return hz
 
 
 def _fps_maps(conf: Mapping[str, Any]) -> list[Mapping[str, Any]]:

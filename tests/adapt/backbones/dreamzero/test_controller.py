@@ -18,12 +18,13 @@ from adapt.backbones.dreamzero.policy import REFERENCE, Policy, Sampling
 from adapt.backbones.dreamzero.rules import Stats, crop_and_resize
 from adapt.backbones.dreamzero.slots import BASES, columns, slot_map
 from adapt.backbones.dreamzero.space import ActionSpace
-from adapt.backbones.dreamzero.views import Camera, mosaic_for, tile, unit_size
+from adapt.backbones.dreamzero.views import NEGATIVE_PROMPT, Camera, mosaic_for, prompt, tile, unit_size
 from schemas.errors import DataError
 
 CONFIG = preset("tiny", layers=1, text_dim=32, clip_dim=32, clip_tokens=5)
 CAMERAS = (Camera("left", "exterior", "left"), Camera("right", "exterior", "right"), Camera("wrist", "wrist"))
 MOSAIC = mosaic_for(CAMERAS, "droid")
+ANCHORS = (6, 5, 4, 3, 2, 1, 0)  # a log may have its joints the other way round
 
 
 def tokenize(prompts: list[str]) -> tuple[Tensor, Tensor]:
@@ -56,7 +57,7 @@ def stats(width: int, *, low: float, high: float) -> Stats:
 def space() -> ActionSpace:
     """DROID's: seven relative joints and an absolute gripper."""
     slots = slot_map(BASES["droid"], base=BASES["agibot"])
-    return ActionSpace(slots, stats(8, low=-2, high=2), stats(8, low=-0.5, high=0.5), (*range(7), None))
+    return ActionSpace(slots, stats(8, low=-2, high=2), stats(8, low=-0.5, high=0.5), (*ANCHORS, None))
 
 
 def controller(encoders: Encoders, *, sampling: Sampling | None = None, **options: bool) -> Controller:
@@ -102,8 +103,6 @@ def test_history_is_encoded_as_in_training_in_one_pass_from_the_windows_first_fr
 
 
 def _words(instruction: str) -> str:
-    from adapt.backbones.dreamzero.views import prompt
-
     return prompt(MOSAIC, instruction)
 
 
@@ -112,7 +111,7 @@ def test_relative_actions_come_back_absolute(encoders: Encoders) -> None:
     values = torch.zeros(1, 24, 32)
     values[..., columns(robot.space.slots.action)] = torch.tensor([0.5] * 7 + [1.0])
     absolute = robot.space.actions_from_base(values, seen.state[None, None])[0]
-    torch.testing.assert_close(absolute[:, :7], (seen.state[:7] + 0.25).expand(24, 7))
+    torch.testing.assert_close(absolute[:, :7], (seen.state[list(ANCHORS)] + 0.25).expand(24, 7))
     torch.testing.assert_close(absolute[:, 7], torch.full((24,), 0.5))  # the gripper is no offset
     chunk, _ = robot.decide(seen, None, generator=torch.Generator().manual_seed(0))
     assert chunk.actions.shape == (24, 8) and chunk.imagined.shape == (16, 2, 4, 6)
@@ -121,8 +120,8 @@ def test_relative_actions_come_back_absolute(encoders: Encoders) -> None:
 def test_to_the_base_and_back_is_the_identity() -> None:
     s = space()
     state = torch.rand(2, 4, 8) - 0.5
-    actions = state.repeat_interleave(24, 1) + torch.rand(2, 96, 8) * 0.8 - 0.4
-    actions[..., 7] -= state.repeat_interleave(24, 1)[..., 7]
+    actions = torch.rand(2, 96, 8) * 0.8 - 0.4
+    actions[..., :7] += state[..., list(ANCHORS)].repeat_interleave(24, 1)
     values = s.actions_to_base(actions, state)
     assert values.shape == (2, 96, 32) and values.abs().max() <= 1
     assert not values[..., ~s.action_mask].any() and s.action_mask.sum() == 8
@@ -146,8 +145,11 @@ def test_a_full_window_and_a_new_instruction_begin_with_the_newest_frame(encoder
     robot = controller(encoders)
     _, run = drive(robot, [1, 8, 8, 8])
     assert run.session.next_frame == 7
-    _, after = robot.decide(observation(8, seed=50), run)
+    seen = observation(8, seed=50)
+    _, after = robot.decide(seen, run)
     assert after is not run and after.session.next_frame == 1
+    newest = replace(seen, frames={k: v[-1:] for k, v in seen.frames.items()})
+    assert torch.equal(after.seen, robot.decide(newest, None)[1].seen)
     _, told = robot.decide(observation(3, seed=51, instruction="Wave"), after)
     assert told.instruction == "Wave" and told.session.next_frame == 1
 
@@ -157,19 +159,48 @@ def test_the_reference_mode_doubles_four_frames_and_encodes_them_alone(encoders:
     robot = controller(encoders, sampling=sampling, reference_history=True)
     _, run = drive(robot, [1, 4])
     assert run.session.next_frame == 3 and len(run.session.branches) == 2
+    prompts = [robot.encoders.embed(text) for text in (_words("Pick up the cup"), NEGATIVE_PROMPT)]
+    for branch, text in zip(run.session.branches, prompts, strict=True):
+        keys = robot.policy.model.blocks[0].cross_attn.keys_values(robot.policy.model.embed_context(text, None)).text[0]
+        torch.testing.assert_close(branch.context[0].text[0], keys)
+    frames = {k: crop_and_resize(v, unit_size(MOSAIC, CONFIG.canvas)) for k, v in observation(4, seed=1).frames.items()}
+    canvas = to_model_range(tile(frames, MOSAIC)).permute(3, 0, 1, 2)[None]
+    latents = robot.encoders.video.encode(canvas[:, :, [0, 0, 0, 1, 1, 2, 2, 3, 3]])[:, :, 1:]
+    begun = drive(robot, [1])[1]
+    robot.policy.observe(begun.session, latents)
+    torch.testing.assert_close(run.session.branches[0].cache.layer(0), begun.session.branches[0].cache.layer(0))
     with pytest.raises(DataError, match="8 frames since the last decision: wanted 4"):
         robot.decide(observation(8, seed=9), run)
 
 
 def test_what_is_missing_is_refused_and_never_taken_as_zero(encoders: Encoders) -> None:
     robot, seen = controller(encoders), observation(1, seed=0)
-    with pytest.raises(DataError, match=r"state of shape \(7,\): wanted 8 columns"):
+    with pytest.raises(DataError, match=r"state of shape \(7,\).*wanted 8 columns"):
         robot.decide(replace(seen, state=seen.state[:7]), None)
+    broken = seen.state.clone()
+    broken[3] = torch.nan
+    with pytest.raises(DataError, match="1 of it no numbers"):
+        robot.decide(replace(seen, state=broken), None)
     with pytest.raises(DataError, match="camera 'wrist'"):
         robot.decide(replace(seen, frames={k: v for k, v in seen.frames.items() if k != "wrist"}), None)
     _, run = robot.decide(seen, None)
     with pytest.raises(DataError, match="5 frames since the last decision: wanted 8"):
         robot.decide(observation(5, seed=1), run)
+
+
+def test_a_decision_that_fails_can_be_asked_for_again(encoders: Encoders) -> None:
+    robot = controller(encoders)
+    want, _ = drive(robot, [1, 8])
+    _, run = drive(robot, [1])
+    poisoned = robot.policy.model.action_decoder.layer2.b
+    kept = poisoned.detach().clone()
+    poisoned.data.fill_(torch.nan)
+    with pytest.raises(DataError, match="commands are no finite numbers"):
+        robot.decide(observation(8, seed=1), run)
+    assert run.session.next_frame == 1 and run.seen.shape[2] == 1
+    poisoned.data.copy_(kept)
+    again, _ = robot.decide(observation(8, seed=1), run, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(again.actions, want[1])
 
 
 def test_statistics_of_another_robot_are_refused() -> None:

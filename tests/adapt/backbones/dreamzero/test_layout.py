@@ -43,7 +43,7 @@ def test_each_segment_sees_as_many_keys_as_measured_on_the_reference(chunk: int)
     assert keys_seen(layout, "clean", -1) == keys_seen(layout, "noisy", -1) == s
 
 
-def test_a_window_is_nine_attention_calls_beside_the_states() -> None:
+def test_a_window_is_ten_attention_calls_beside_the_states() -> None:
     groups = window(trim=False).groups()
     assert len(groups) == 5 + 5 + 4  # clean, noisy with actions, states
     assert sum(stop - start for g in groups for start, stop in g.queries) == window(trim=False).tokens

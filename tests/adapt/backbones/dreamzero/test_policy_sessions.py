@@ -1,5 +1,6 @@
 """The policy beyond parity: what it predicts is what was trained, and sessions do not know of each other."""
 
+from copy import deepcopy
 
 import pytest
 import torch
@@ -41,7 +42,7 @@ def act(policy: Policy, session: Session, given: dict[str, Tensor], chunk: int) 
 
 
 def test_a_decision_is_the_sampler_on_the_training_pass() -> None:
-    """Euler on paper: each of the policy's steps equals a training forward pass over the whole window."""
+    """Each of the policy's steps equals a training forward pass over the whole window."""
     given, policy = inputs(3), Policy(MODEL, Sampling(steps=3, computed=3))
     session = begin(policy, given)
     policy.observe(session, given["clean"][:, :, 1:3])
@@ -107,13 +108,37 @@ def test_noise_comes_from_the_generator() -> None:
 def test_a_window_ends_after_its_chunks() -> None:
     policy, given = Policy(MODEL, Sampling(steps=1, computed=1)), inputs(40)
     session = begin(policy, given)
-    for chunk in range(4):
-        assert policy.has_room(session) == (chunk < 3)
+    for chunk in range(3):
+        assert policy.has_room(session)
         act(policy, session, given, chunk)
         policy.observe(session, given["clean"][:, :, 1 + 2 * chunk : 3 + 2 * chunk])
-    assert policy.is_full(session)
-    with pytest.raises(UsageError, match="holds its 4 chunks. Start a new session"):
-        act(policy, session, given, 3)
+    assert not policy.has_room(session)
+    last = act(policy, session, given, 3)
+    with pytest.raises(UsageError, match="has held its 4 chunks. Start a new session"):
+        policy.observe(session, given["clean"][:, :, 7:])
+    assert torch.equal(act(policy, session, given, 3), last)
+
+
+def test_latents_that_leave_a_rest_are_refused_by_the_policy() -> None:
+    with pytest.raises(UsageError, match="5x6 do not divide into patches of 2x2"):
+        Policy(MODEL).start(draw(1, 16, 48), draw(1, 16, 1, 5, 6), clip=None, y=draw(1, 20, 9, 5, 6))
+
+
+def test_an_observation_that_fails_half_way_is_as_if_it_had_not_been() -> None:
+    policy, given = Policy(MODEL, Sampling(steps=1, computed=1)), inputs(45)
+    session = begin(policy, given)
+    want = act(policy, session, given, 0)
+    with pytest.raises(RuntimeError):
+        policy.observe(session, given["clean"][:, :12, 1:3])  # too few channels
+    assert session.next_frame == 1 and session.branches[0].cache.frames == 1
+    assert torch.equal(act(policy, session, given, 0), want)
+
+
+def test_a_session_begun_in_inference_mode_goes_on_outside() -> None:
+    policy, given = Policy(MODEL, Sampling(steps=1, computed=1)), inputs(46)
+    with torch.inference_mode():
+        session = begin(policy, given)
+    assert act(policy, session, given, 0).shape == (1, 24, 32)
 
 
 def test_skipped_steps_run_no_network() -> None:
@@ -123,9 +148,33 @@ def test_skipped_steps_run_no_network() -> None:
         session = begin(policy, given)
         noise = given["noise_video"], given["noise_action"]
         assert policy.act(session, given["state"][:, :1], noise=noise).network_runs == runs
-    policy = Policy(MODEL, Sampling(adaptive=True))
+    for steps, computed in ((16, 0), (16, 9), (8, 4)):
+        with pytest.raises(UsageError, match=f"{computed} of {steps} steps computed. Give one of"):
+            Sampling(steps=steps, computed=computed)
+
+
+def test_adaptive_skipping_rests_four_steps_while_actions_stay_the_same() -> None:
+    model, given = deepcopy(MODEL), inputs(50)
+    torch.nn.init.zeros_(model.action_decoder.layer2.W)
+    torch.nn.init.ones_(model.action_decoder.layer2.b)  # every prediction is the same
+    policy = Policy(model, Sampling(adaptive=True))
     session = begin(policy, given)
-    assert policy.act(session, given["state"][:, :1], noise=noise).network_runs < 16
+    chunk = policy.act(session, given["state"][:, :1], noise=(given["noise_video"], given["noise_action"]))
+    assert chunk.network_runs == 4  # steps 0, 1, 6, 11
+    torch.testing.assert_close(chunk.action, given["noise_action"].float() - 0.999799967, rtol=0, atol=1e-4)
+
+
+def test_a_seed_gives_every_decision_the_same_noise() -> None:
+    given = inputs(55)
+
+    def decisions(seed: int | None) -> list[Tensor]:
+        policy = Policy(MODEL, Sampling(steps=1, computed=1, seed=seed))
+        session = begin(policy, given)
+        return [policy.act(session, given["state"][:, :1]).action for _ in range(2)]
+
+    assert torch.equal(*decisions(1140)) and torch.equal(decisions(7)[0], decisions(7)[1])
+    assert not torch.equal(*decisions(None))
+    assert REFERENCE.seed == 1140
 
 
 def test_guidance_moves_the_video_and_wants_a_negative_prompt() -> None:
