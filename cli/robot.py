@@ -127,6 +127,9 @@ def preview(
     shards: Annotated[Path, typer.Argument(help="Shard folder of the robot (`wam ingest` makes one).")],
     out: Annotated[Path, typer.Option("--out", "-o", help="New folder for mosaic.png, slots.png and slots.json.")],
     base: Annotated[str, typer.Option(help="Robot of the DreamZero checkpoint: agibot, droid or yam.")] = "agibot",
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Folder of the base checkpoint, for its own time base.")
+    ] = None,
     style: Annotated[str | None, typer.Option(help="Mosaic: droid, agibot, yam, whole, stack, quad or wide.")] = None,
     slot: Annotated[
         list[str] | None, typer.Option(help="COMPONENT=CHANNEL or COMPONENT=BASE_COMPONENT; may be repeated.")
@@ -155,7 +158,8 @@ def preview(
     if out.exists():
         raise UsageError(f"{out}: exists already. Give a new --out.")
     opened = Shards.open(shards)
-    robot, time_base = opened.embodiment, house.time_base_of(base)
+    robot = opened.embodiment
+    time_base, origin = house.time_base_of(base, checkpoint=checkpoint)
     mosaic = house.mosaic_of(robot, base=base, style=style)
     slots = house.slots_of(robot, base=base, overrides=_overrides(slot or []))
     frames, instruction = _first_frames(opened, time_base)
@@ -166,13 +170,16 @@ def preview(
     words = prompt(mosaic, task or instruction)
     if json:
         facts = {"robot": robot.name, "base": base, "style": mosaic.style, "prompt": words}
-        console.as_json(facts | {"slots": slots_as_dict(slots), "time_base": time_base.as_dict(), "out": str(out)})
+        console.as_json(
+            facts | {"slots": slots_as_dict(slots), "time_base": time_base.as_dict(), "from": origin, "out": str(out)}
+        )
         return
     console.out(f"{robot.name} on DreamZero's {base} base, {size}: {out}/mosaic.png, {out}/slots.png")
     console.out(f"mosaic: {mosaic.style}; prompt: {words}")
     console.out(
         f"time base: {time_base.chunk_s:g} s to a chunk of {time_base.steps} steps ({time_base.action_hz:g} Hz), "
-        f"video at {time_base.video_fps:g} frames/s; the robot logs at {robot.native_hz:g} Hz and is resampled"
+        f"video at {time_base.video_fps:g} frames/s ({origin}); the robot logs at {robot.native_hz:g} Hz "
+        "and is resampled"
     )
     console.out()
     console.out(describe(slots))

@@ -3,23 +3,27 @@
 The one module of this package that knows embodiment files; the rest needs none.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from itertools import permutations
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from adapt.backbones.dreamzero.rules import Stats
 from adapt.backbones.dreamzero.slots import BASES, Columns, Component, Slots, slot_map
 from adapt.backbones.dreamzero.space import ActionSpace
-from adapt.backbones.dreamzero.timebase import PAPER, TimeBase, released
+from adapt.backbones.dreamzero.timebase import PAPER, TimeBase, fps_maps, read, released
 from adapt.backbones.dreamzero.views import Camera, Mosaic, mosaic_for
 from schemas import embodiment as house
-from schemas.errors import UsageError
+from schemas.errors import DataError, UsageError
 from schemas.recipe import TimeBase as RecipeTimeBase
 from schemas.stats import Moments, Statistics
 
 # What the public checkpoints were trained at: the paper's 1.6 s, and for YAM its script's 24 rows at 30 Hz.
 TIME_BASES = {"agibot": PAPER, "droid": PAPER, "yam": released(30)}
+TAGS = {"agibot": "agibot", "droid": "oxe_droid", "yam": "yam"}
 
 
 def cameras_of(robot: house.Embodiment) -> tuple[Camera, ...]:
@@ -65,10 +69,50 @@ def space_of(robot: house.Embodiment, statistics: Statistics, slots: Slots) -> A
     return ActionSpace(slots, _stats(statistics.state), _stats(statistics.relative), anchors)
 
 
-def time_base_of(base: str) -> RecipeTimeBase:
-    """The base checkpoint's own time base as a recipe has it."""
+def time_base_of(base: str, *, checkpoint: Path | None = None, tag: str | None = None) -> tuple[RecipeTimeBase, str]:
+    """The base checkpoint's own time base as a recipe has it, and where it comes from.
+
+    Args:
+        checkpoint: a checkpoint's folder: its config.json, and experiment_cfg/conf.yaml where there is one, decide.
+        tag: the embodiment whose rate conf.yaml gives; by default the base's own at the reference.
+
+    Raises:
+        DataError: the checkpoint's files lack a size or contradict each other.
+    """
     _known(base)
-    own: TimeBase = TIME_BASES[base]
+    if checkpoint is None:
+        return _recipe(TIME_BASES[base]), "published; the checkpoint's own files were not given"
+    values, conf = json_of(checkpoint / "config.json"), yaml_of(checkpoint / "experiment_cfg" / "conf.yaml")
+    tag = tag or TAGS[base]
+    if any(tag in rates for rates in fps_maps(conf)):
+        return _recipe(read(conf, values, tag=tag)), f"of the checkpoint's config.json and conf.yaml ({tag})"
+    hz = TIME_BASES[base].action_hz
+    return _recipe(read(conf, values, control_hz=hz)), f"sizes of the checkpoint's config.json, {hz:g} Hz as published"
+
+
+def json_of(path: Path) -> dict[str, Any]:
+    """Content of a JSON file that must be there."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error}). Give the folder of a DreamZero checkpoint.") from None
+
+
+def yaml_of(path: Path) -> dict[str, Any]:
+    """Content of a YAML file, empty if there is none; the reference's are plain after OmegaConf resolved them."""
+    import yaml
+
+    if not path.is_file():
+        return {}
+    try:
+        values = yaml.safe_load(path.read_bytes())
+    except yaml.YAMLError as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{path}: cannot be read ({reason}). Fetch it again.") from None
+    return values if isinstance(values, dict) else {}
+
+
+def _recipe(own: TimeBase) -> RecipeTimeBase:
     return RecipeTimeBase(chunk_s=own.chunk_s, video_fps=own.video_fps, steps=own.steps, chunks=own.chunks)
 
 

@@ -164,7 +164,7 @@ def _size(head: Mapping[str, Any], name: str) -> int:
 
 
 def _rate(conf: Mapping[str, Any], tag: str | None, control_hz: float | None) -> float:
-    found = _fps_maps(conf)
+    found = fps_maps(conf)
     stated = next((_hz(fps[tag], tag) for fps in found if tag in fps), None)
     if stated is None and control_hz is None:
         known = ", ".join(sorted({name for fps in found for name in fps})) or "none"
@@ -184,10 +184,10 @@ def _hz(value: Any, tag: str | None) -> float:
     return hz
 
 
-def _fps_maps(conf: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def fps_maps(conf: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Every mapping named `fps` in the conf, which holds a copy for each data set."""
     maps: list[Mapping[str, Any]] = []
     for name, value in conf.items():
         if isinstance(value, Mapping):
-            maps += [value] if name == "fps" else _fps_maps(value)
+            maps += [value] if name == "fps" else fps_maps(value)
     return maps

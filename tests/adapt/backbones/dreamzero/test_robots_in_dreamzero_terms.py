@@ -1,13 +1,17 @@
 """Robots of the house as DreamZero sees them."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
+from goldens import golden_json
 
 from adapt.backbones.dreamzero import house
 from adapt.backbones.dreamzero.slots import columns
 from adapt.backbones.dreamzero.views import prompt
 from schemas.embodiment import Camera, Component, Embodiment, load_embodiment
-from schemas.errors import UsageError
+from schemas.errors import DataError, UsageError
 from schemas.stats import Moments, Statistics
 
 
@@ -88,8 +92,27 @@ def test_relative_columns_are_anchored_on_their_state_columns() -> None:
 
 
 def test_time_bases_are_the_papers_and_the_scripts() -> None:
-    assert (house.time_base_of("agibot").chunk_s, house.time_base_of("agibot").video_fps) == (1.6, 5.0)
-    yam = house.time_base_of("yam")
+    agibot, origin = house.time_base_of("agibot")
+    assert (agibot.chunk_s, agibot.video_fps) == (1.6, 5.0) and "published" in origin
+    yam, _ = house.time_base_of("yam")
     assert (yam.chunk_s, yam.video_fps, yam.action_hz) == (pytest.approx(0.8), pytest.approx(10.0), pytest.approx(30.0))
     with pytest.raises(UsageError, match="'gr1': not known. Give one of: agibot, droid, yam"):
         house.time_base_of("gr1")
+
+
+def test_a_checkpoints_own_files_decide_its_time_base(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(golden_json("keys_14b")["full.config_json"]))
+    known, origin = house.time_base_of("agibot", checkpoint=tmp_path)
+    assert known.chunk_s == pytest.approx(1.6) and "15 Hz as published" in origin
+    (tmp_path / "experiment_cfg").mkdir()
+    conf = tmp_path / "experiment_cfg" / "conf.yaml"
+    conf.write_text("train_dataset: {fps: {agibot: 30, yam: 50}}")
+    own, origin = house.time_base_of("agibot", checkpoint=tmp_path)
+    assert (own.chunk_s, own.video_fps, own.steps, own.chunks) == (pytest.approx(0.8), pytest.approx(10.0), 24, 4)
+    assert "conf.yaml (agibot)" in origin
+    assert house.time_base_of("agibot", checkpoint=tmp_path, tag="yam")[0].chunk_s == pytest.approx(0.48)
+    conf.write_text("a: [")
+    with pytest.raises(DataError, match=r"conf.yaml: cannot be read"):
+        house.time_base_of("agibot", checkpoint=tmp_path)
+    with pytest.raises(DataError, match=r"config.json: cannot be read"):
+        house.time_base_of("agibot", checkpoint=tmp_path / "elsewhere")
