@@ -262,6 +262,6 @@ class Policy:
         for shape in shapes:
             source = generator
             if source is None and self.sampling.seed is not None:  # the reference seeds video and action alike
-                source = torch.Generator(device).manual_seed(self.sampling.seed)
+                source = torch.Generator().manual_seed(self.sampling.seed)  # the same on any device
             drawn.append(torch.randn(shape, generator=source, device=source.device if source else device).to(device))
         return drawn[0], drawn[1]
