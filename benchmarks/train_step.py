@@ -327,12 +327,19 @@ def analysis(bench: Bench) -> Part:
     bare = build(bench.config)
     model = add_lora(build(bench.config).requires_grad_(False), rank=bench.rank, dtype=bench.trained_dtype)
     saved = saved_bytes(bench.config, rank=bench.rank, dtype=bench.dtype, trained_dtype=bench.trained_dtype)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    # Beside the base and what is saved: trained weights and gradients, their float32 masters and Adam's two moments.
+    held = weight_bytes(bare)["bf16"] + trained * (2 * bench.trained_dtype.itemsize + 12)
     return {
         "tokens": {"trimmed": tokens(bench.config), "untrimmed": tokens(bench.config, trim=False)},
         "parameters": sum(p.numel() for p in bare.parameters()),
-        "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "trained_parameters": trained,
         "weight_bytes": weight_bytes(bare),
         "saved_bytes": saved,
+        "peak_bytes_without_temporaries": {
+            "step_recompute": held + saved["recompute"],
+            "step": held + saved["all_blocks"],
+        },
         "tflop": bench.tflop,
     }
 

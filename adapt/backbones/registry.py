@@ -52,5 +52,7 @@ def backbone_info(name: str) -> BackboneInfo:
     """
     if name in KNOWN:
         return KNOWN[name]
-    later = " (DreamZero's 14B and 5B are not in this version)" if name.startswith(("dreamzero", "14b", "5b")) else ""
+    later = ""
+    if name.startswith(("dreamzero", "14b", "5b")):
+        later = " (`wam adapt` cannot train DreamZero in this version; `wam show` and `wam export` know it)"
     raise UsageError(f"backbone {name!r}: not known{later}. Give one of: {', '.join(KNOWN)}.")

@@ -114,7 +114,7 @@ def test_doctor_finds_this_machine_fit() -> None:
         (("ingest", "{g1}", "--robot", "{tmp}/columns.yaml", "--out", "{tmp}/o", "--executor", "local"), "column 99"),
         (("ingest", "{g1}", "--robot", "g1_inspire", "--out", "{tmp}/o", "--executor", "moon"), "give ray or local"),
         (("ingest", "{g1}", "--robot", "g1_inspire", "--out", "{tmp}/o", "--split-by", "moon"), "by"),
-        (("adapt", "{shards}", "--backbone", "14b", "--out", "{tmp}/o"), "not in this version"),
+        (("adapt", "{shards}", "--backbone", "14b", "--out", "{tmp}/o"), "cannot train DreamZero in this version"),
         (("adapt", "{shards}", "--steps", "0", "--out", "{tmp}/o"), "steps"),
         (("adapt", "{shards}", "--recipe", "{tmp}/recipe.yaml", "--out", "{tmp}/o"), "Did you mean 'batch'"),
         (

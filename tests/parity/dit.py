@@ -6,8 +6,9 @@ import torch
 from goldens import Golden, dit_weights, golden, golden_json
 from torch import Tensor
 
-from adapt.backbones.dreamzero.attention import Plan
+from adapt.backbones.dreamzero.attention import Attend, Packing, Plan, pack, sequences
 from adapt.backbones.dreamzero.config import DreamZeroConfig
+from adapt.backbones.dreamzero.layout import Layout
 from adapt.backbones.dreamzero.model import DreamZeroDiT, Output, build
 
 WEIGHTS = {"i2v": "dit_weights_i2v", "ti2v": "dit_weights_ti2v"}
@@ -96,6 +97,28 @@ def masked(mask: Tensor, *, zero_rows: int = 0) -> Plan:
         return torch.cat((torch.zeros_like(out[:, :zero_rows]), out[:, zero_rows:]), dim=1)
 
     return Plan(attend, attend)
+
+
+def by_sequence(q: Tensor, k: Tensor, v: Tensor, packing: Packing) -> Tensor:
+    """What one varlen call computes, sequence by sequence: that kernel needs a GPU."""
+    rows, keys, values = q.flatten(0, 1)[packing.queries], k.flatten(0, 1)[packing.keys], v.flatten(0, 1)[packing.keys]
+    parts = []
+    for asked, seen in sequences(packing):
+        one = (t.transpose(0, 1)[None] for t in (rows[asked], keys[seen], values[seen]))
+        parts.append(torch.nn.functional.scaled_dot_product_attention(*one)[0].transpose(0, 1))
+    return torch.cat(parts)[packing.back].unflatten(0, (len(q), -1))
+
+
+def packed(layout: Layout) -> Plan:
+    """The varlen backend's packing of a layout, without its kernel."""
+
+    def attend(queries: tuple[int, int]) -> Attend:
+        def answer(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            return by_sequence(q, k, v, pack(layout, queries, q.device, (True,) * len(q)))
+
+        return answer
+
+    return Plan(attend((layout.asking, layout.tokens)), attend(layout.live))
 
 
 def token_causal(tokens: int) -> Tensor:

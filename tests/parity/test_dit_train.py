@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from goldens import Golden, assert_close, golden_json
-from parity.dit import case, config_of, forward, loss_of, masked, model_of, token_causal
+from parity.dit import case, config_of, forward, loss_of, masked, model_of, packed, token_causal
 
 from adapt.backbones.dreamzero.attention import Plan
 from adapt.backbones.dreamzero.layout import Layout, training_layout
@@ -15,23 +15,23 @@ from adapt.backbones.dreamzero.model import DreamZeroDiT, Settings
 SAME = ("a", "b", "d", "e", "e_odd", "f_no_tf", "g_3blocks")  # the reference's pattern is ours
 REFERENCE_ONLY = ("c", "c_local", "d_global", "f_no_tf_video")  # ours differs, and a test says how
 OUTPUT, HIDDEN, GRADIENT = 2e-5, 5e-5, 2e-5
-WAYS = [("dense", False), ("grouped", False), ("flex", False), ("dense", True), ("grouped", True), ("flex", True)]
+WAYS = [(backend, trim) for backend in ("dense", "grouped", "flex", "packed") for trim in (False, True)]
 
 
-def untrimmed(facts: dict[str, Any]) -> Layout:
+def layout_of(facts: dict[str, Any], *, trim: bool = False) -> Layout:
     return training_layout(
         config_of(facts["constructor"]),
         frame_tokens=6,
         chunks=(facts["latent_frames"] - 1) // 2,
         clean=facts["teacher_forcing"],
         registers=facts["with_action"],
-        trim=False,
+        trim=trim,
     )
 
 
 def reference_plan(name: str, facts: dict[str, Any]) -> Plan:
     """What the reference computes where we compute something else."""
-    layout = untrimmed(facts)
+    layout = layout_of(facts)
     video = 54
     match name:
         case "f_no_tf_video":
@@ -81,7 +81,11 @@ def check_gradients(model: DreamZeroDiT, facts: dict[str, Any], g: Golden) -> No
 def test_outputs_and_gradients_equal_the_reference(name: str, attention: str, trim: bool) -> None:
     facts, g = case(name)
     model = model_of(facts["constructor"])
-    model.settings = Settings(attention=attention, trim=trim)
+    if attention == "packed":
+        model.settings = Settings(trim=trim)
+        model.plan_override = packed(layout_of(facts, trim=trim))
+    else:
+        model.settings = Settings(attention=attention, trim=trim)
     out = forward(model, facts, g)
     assert_close(out.video, g["out.video_noise_pred"], atol=OUTPUT, name="video")
     assert_close(out.action, g["out.action_noise_pred"], atol=OUTPUT, name="action")
@@ -131,7 +135,7 @@ def test_the_other_causal_alignment_is_the_fixtures_second_answer(name: str) -> 
     model = model_of(facts["constructor"])
     model.settings = Settings(trim=False)
     if name == "d_global":  # queries leave out frame 0, keys do not: aligned at the top left, each sees 6 tokens less
-        model.plan_override = masked(d_global_mask(untrimmed(facts), offset=6))
+        model.plan_override = masked(d_global_mask(layout_of(facts), offset=6))
     else:
         model.plan_override = reference_plan(name, facts)  # equally many queries and keys: no difference
     out = forward(model, facts, g)

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from parity.dit import by_sequence
 
-from adapt.backbones.dreamzero.attention import attend, block_mask, pack, plan, sequences
+from adapt.backbones.dreamzero.attention import attend, block_mask, pack, plan
 from adapt.backbones.dreamzero.config import preset
 from adapt.backbones.dreamzero.layout import Layout, decoding_layout, training_layout
 
@@ -100,16 +101,6 @@ def test_all_attentions_agree_forward_and_backward(name: str, mix: str) -> None:
                 torch.testing.assert_close(got, want, atol=2e-5, rtol=1e-5)
         packing = pack(layout, queries, CPU, has_action * 3 if len(has_action) == 1 else has_action)
         torch.testing.assert_close(by_sequence(q, k, v, packing), answers["dense"][0], atol=2e-6, rtol=1e-5)
-
-
-def by_sequence(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, packing: object) -> torch.Tensor:
-    """What one varlen call computes, sequence by sequence: that kernel needs a GPU."""
-    rows, keys, values = q.flatten(0, 1)[packing.queries], k.flatten(0, 1)[packing.keys], v.flatten(0, 1)[packing.keys]
-    parts = []
-    for asked, seen in sequences(packing):
-        one = (t.transpose(0, 1)[None] for t in (rows[asked], keys[seen], values[seen]))
-        parts.append(torch.nn.functional.scaled_dot_product_attention(*one)[0].transpose(0, 1))
-    return torch.cat(parts)[packing.back].unflatten(0, (len(q), -1))
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
