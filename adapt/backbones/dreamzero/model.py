@@ -28,10 +28,10 @@ from adapt.backbones.dreamzero.layers import (
     unpatch,
 )
 from adapt.backbones.dreamzero.layout import Layout, decoding_layout, training_layout
+from adapt.backbones.dreamzero.names import HEAD_MODULES, LORA_TARGETS
 from adapt.backbones.dreamzero.rope import rotation
 
-LORA_TARGETS = ("q", "k", "v", "o", "ffn.0", "ffn.2")
-HEAD_MODULES = ("state_encoder", "action_encoder", "action_decoder")
+__all__ = ["HEAD_MODULES", "LORA_TARGETS", "DreamZeroDiT", "Output", "Settings", "build", "randomise"]
 
 
 @dataclass(frozen=True)

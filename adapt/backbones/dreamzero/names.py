@@ -20,7 +20,7 @@ VAE = "action_head.vae.model."
 WRAPPED = "base_model.model."
 PARTS = {"model": MODEL, "text encoder": TEXT, "image encoder": IMAGE, "vae": VAE}
 
-HEADS = ("state_encoder", "action_encoder", "action_decoder")
+HEAD_MODULES = ("state_encoder", "action_encoder", "action_decoder")
 LORA_TARGETS = (*(f"{a}.{p}" for a in ("self_attn", "cross_attn") for p in "qkvo"), "ffn.0", "ffn.2")
 IMAGE_BRANCH = ("img_emb.", ".cross_attn.k_img.", ".cross_attn.v_img.", ".cross_attn.norm_k_img.")
 
@@ -201,7 +201,7 @@ def lora_name(module: str, factor: str) -> str:
 
 
 def is_head(name: str) -> bool:
-    return name.startswith(tuple(f"{head}." for head in HEADS))
+    return name.startswith(tuple(f"{head}." for head in HEAD_MODULES))
 
 
 def is_image_branch(name: str) -> bool:
