@@ -127,8 +127,15 @@ def _in_file_order(source: Source, file: Path) -> Source:
         values = loads(file.read_bytes())
     except (OSError, JSONDecodeError) as error:
         raise DataError(f"{file}: cannot be read ({error}). Give the slots.json of the training.") from None
-    heads = in_file_order(source.lora.heads, slots_from_dict(values))
-    return replace(source, lora=replace(source.lora, heads=heads))
+    if source.lora.is_in_file_order:
+        raise UsageError(f"--slots {file}: this adapter's channels are in file order already. Leave it out.")
+    try:
+        slots = slots_from_dict(values)
+    except DataError as error:
+        raise DataError(f"{file}: {error}") from None
+    heads = in_file_order(source.lora.heads, slots)
+    console.note(f"heads reordered from the channels of {file} to file order")
+    return replace(source, lora=replace(source.lora, heads=heads, is_in_file_order=True))
 
 
 def _robots(
@@ -141,6 +148,10 @@ def _robots(
 ) -> "list[ServedRobot]":
     """The robot to serve, if one is given; its file and statistics are an adapter directory's own by default."""
     if robot is None:
+        if given := [f"--{n}" for n, v in (("statistics", statistics), ("resolution", resolution), ("tag", tag)) if v]:
+            from schemas.errors import UsageError
+
+            raise UsageError(f"{given[0]}: is for a robot to serve. Name it with --robot.")
         return []
     import re
 

@@ -146,6 +146,7 @@ def preview(
 
     from adapt.backbones.dreamzero import house
     from adapt.backbones.dreamzero.channels import slots_as_dict
+    from adapt.backbones.dreamzero.checkpoint import open_checkpoint
     from adapt.backbones.dreamzero.config import PRESETS
     from adapt.backbones.dreamzero.preview import preview_png
     from adapt.backbones.dreamzero.slots import BASES, describe, draw
@@ -157,6 +158,8 @@ def preview(
         raise UsageError(f"--size {size!r}: not known. Give one of: {', '.join(PRESETS)}.")
     if out.exists():
         raise UsageError(f"{out}: exists already. Give a new --out.")
+    if checkpoint and (theirs := open_checkpoint(checkpoint).config.flavour) != PRESETS[size].flavour:
+        raise UsageError(f"--size {size}: {checkpoint} is of the other flavour, {theirs}. Give the size that it has.")
     opened = Shards.open(shards)
     robot = opened.embodiment
     time_base, origin = house.time_base_of(base, checkpoint=checkpoint)
@@ -164,10 +167,10 @@ def preview(
     slots = house.slots_of(robot, base=base, overrides=_overrides(slot or []))
     frames, instruction = _first_frames(opened, time_base)
     out.mkdir(parents=True)
-    preview_png(frames, mosaic, task or instruction, out / "mosaic.png", canvas=PRESETS[size].canvas)
+    preview_png(frames, mosaic, instruction if task is None else task, out / "mosaic.png", canvas=PRESETS[size].canvas)
     draw(slots, out / "slots.png", base=BASES[base])
     (out / "slots.json").write_text(dump(slots_as_dict(slots), indent=1) + "\n")
-    words = prompt(mosaic, task or instruction)
+    words = prompt(mosaic, instruction if task is None else task)
     if json:
         facts = {"robot": robot.name, "base": base, "style": mosaic.style, "prompt": words}
         console.as_json(

@@ -11,15 +11,18 @@ import pytest
 import torch
 import yaml
 from dreamzero_checkpoints import TINY, some_inputs, some_lora, write_both, write_released, write_wan
+from test_cli import refused
 from typer.testing import CliRunner, Result
 
 from adapt.adapter import write_folder
+from adapt.backbones.dreamzero.channels import slots_as_dict
 from adapt.backbones.dreamzero.checkpoint import open_checkpoint
 from adapt.backbones.dreamzero.export import export_native, export_peft
 from adapt.backbones.dreamzero.legacy import IMAGE_FILE
 from adapt.backbones.dreamzero.load import checkpoint_fingerprint, compose, load_dit
 from adapt.backbones.dreamzero.lora_weights import read_lora
 from adapt.backbones.dreamzero.served import MEASURES
+from adapt.backbones.dreamzero.slots import BASES, slot_map
 from cli.main import app
 from schemas.embodiment import Embodiment, load_embodiment
 from schemas.errors import DataError, UsageError, WamError
@@ -259,3 +262,26 @@ def test_an_adapter_directory_of_the_house_is_read_with_the_base_that_it_records
         wam("export", house("wrong", "dreamzero-14b", "ab" * 32), "--as", "lora", "--base", base, "-o", tmp_path / "o")
     with pytest.raises(UsageError, match="an adapter of nano; --as is for DreamZero's"):
         wam("export", house("nano", "nano", "ab" * 32), "--as", "lora", "--base", base, "-o", tmp_path / "o")
+
+
+def test_channels_are_put_into_file_order_once_and_said_so(tmp_path: Path) -> None:
+    base = write_released(tmp_path / "base")
+    lora = some_lora()
+    export_peft(tmp_path / "lora", lora, base_name="base", base_sha256="x", base_verified=False)
+    slots = slots_as_dict(slot_map(BASES["droid"], base=BASES["agibot"], overrides={"gripper": 20}))
+    (tmp_path / "slots.json").write_text(json.dumps(slots))
+    words = ("--base", base, "--slots", tmp_path / "slots.json")
+    ran = process("export", tmp_path / "lora", "--as", "peft", *words, "--out", tmp_path / "once")
+    assert ran.returncode == 0 and "heads reordered" in ran.stderr, ran.stderr
+    assert json.loads((tmp_path / "once" / "wamkit.json").read_text())["channels"] == "file order"
+    again = refused("export", tmp_path / "once", "--as", "peft", *words, "--out", tmp_path / "twice")
+    assert "in file order already" in again
+    (tmp_path / "slots.json").write_text(json.dumps({"action": [], "state": []}))
+    empty = refused("export", tmp_path / "lora", "--as", "peft", *words, "--out", tmp_path / "none")
+    assert "slots.json: not a file of slots (no action has a slot)" in empty
+
+
+def test_options_of_a_robot_without_a_robot_are_refused(tmp_path: Path) -> None:
+    base = write_released(tmp_path / "base")
+    words = ("export", base, "--as", "full", "--resolution", "640x480", "--out", tmp_path / "out")
+    assert "--resolution: is for a robot to serve" in refused(*words)

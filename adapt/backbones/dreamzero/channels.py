@@ -68,11 +68,13 @@ def slots_from_dict(values: Mapping[str, Any]) -> Slots:
         most = {"action": ACTION_CHANNELS, "state": STATE_CHANNELS}
         for name, part in parts.items():
             used = columns(part)
+            if not part and name == "action":
+                raise ValueError("no action has a slot")
             if len(set(used)) != len(used) or not set(used) <= set(range(most[name])):
                 raise ValueError(f"{name} channels {used} overlap or leave 0..{most[name] - 1}")
         return Slots(**parts)
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"slots: {error!r}. Give the slots.json that `wam robot preview` wrote.") from None
+        raise DataError(f"not a file of slots ({error}). Give the slots.json that `wam robot preview` wrote.") from None
 
 
 def _index(order: list[int], tensor: Tensor) -> Tensor:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 BASE_KEY = "wamkit_base_sha256"
 SEED_KEY = "wamkit_heads_seed"
+ORDER_KEY = "wamkit_channels"  # "file order" once heads were reordered for the reference's servers
 Change: TypeAlias = "Callable[[str, Tensor], Tensor]"
 
 

@@ -170,10 +170,10 @@ def _to_serve(checkpoint: Checkpoint) -> list[str]:
 
 def _config_problems(checkpoint: Checkpoint) -> list[str]:
     if checkpoint.config_json is None:
-        return ["config.json is missing: export the checkpoint again"]
+        return ["config.json is missing: fetch it from where the checkpoint came from, or export again"]
     head = _head(checkpoint)
     if not head:
-        return ["config.json is not DreamZero's: export the checkpoint again"]
+        return ["config.json is not DreamZero's: fetch it from where the checkpoint came from, or export again"]
     found = []
     if checkpoint.kind != "dreamzero-lora":
         architecture = "full" if checkpoint.kind == "dreamzero" else "lora"

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adapt.backbones.dreamzero.checkpoint import BASE_KEY, SEED_KEY, Checkpoint, Lazy, encoder_sizes_for
+from adapt.backbones.dreamzero.checkpoint import BASE_KEY, ORDER_KEY, SEED_KEY, Checkpoint, Lazy, encoder_sizes_for
 from adapt.backbones.dreamzero.config import DreamZeroConfig
 from adapt.backbones.dreamzero.config_json import config_json, for_serving
 from adapt.backbones.dreamzero.encoders.load import encoder_tensors
@@ -31,7 +31,7 @@ from adapt.backbones.dreamzero.load import (
     refuse_damage,
     refuse_lora,
 )
-from adapt.backbones.dreamzero.lora_weights import LoraWeights
+from adapt.backbones.dreamzero.lora_weights import FILE_ORDER, LoraWeights
 from adapt.backbones.dreamzero.names import (
     IMAGE,
     MODEL,
@@ -377,6 +377,8 @@ def _write(path: Path, tensors: Mapping[str, Tensor], lora: LoraWeights, base_sh
         metadata[BASE_KEY] = base_sha256
     if lora.heads_seed is not None:
         metadata[SEED_KEY] = str(lora.heads_seed)
+    if lora.is_in_file_order:
+        metadata[ORDER_KEY] = FILE_ORDER
     write_file(path, specs, tensors.__getitem__, metadata=metadata)
 
 
@@ -388,6 +390,8 @@ def _sidecar(
         facts |= {"lora_rank": lora.rank, "lora_scale": lora.scale, "base_verified": base_verified}
         if lora.heads_seed is not None:
             facts["heads_seed"] = lora.heads_seed
+        if lora.is_in_file_order:
+            facts["channels"] = FILE_ORDER
     _json(folder / SIDECAR, facts)
 
 

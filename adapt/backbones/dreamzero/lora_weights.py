@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adapt.backbones.dreamzero.checkpoint import BASE_KEY, SEED_KEY, Checkpoint
+from adapt.backbones.dreamzero.checkpoint import BASE_KEY, ORDER_KEY, SEED_KEY, Checkpoint
 from adapt.backbones.dreamzero.names import canonical, is_head
 from schemas.errors import DataError
 
+FILE_ORDER = "file order"
 PLAIN = {"rank_pattern": {}, "alpha_pattern": {}, "use_dora": False, "bias": "none", "fan_in_fan_out": False}
 
 
@@ -27,6 +28,7 @@ class LoraWeights:
         factors: module (`blocks.0.ffn.0`) to A (rank, in) and B (out, rank).
         heads: canonical name to tensor.
         base_sha256: fingerprint of the base that it was trained on; None where nobody recorded it.
+        is_in_file_order: its heads' channels were put into the order of the reference's servers (`channels`).
         heads_seed: from which loading drew what its base lacks and it does not hold; None where nobody recorded it.
     """
 
@@ -36,6 +38,7 @@ class LoraWeights:
     heads: Mapping[str, Tensor]
     base_sha256: str | None = None
     heads_seed: int | None = None
+    is_in_file_order: bool = False
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -73,6 +76,7 @@ def read_lora(checkpoint: Checkpoint) -> LoraWeights:
     else:
         rank, scale = _native_scale(checkpoint)
     weights = _weights(state, rank, scale, checkpoint.metadata.get(BASE_KEY), str(path))
+    weights = replace(weights, is_in_file_order=checkpoint.metadata.get(ORDER_KEY) == FILE_ORDER)
     seed = checkpoint.metadata.get(SEED_KEY)
     return weights if seed is None else replace(weights, heads_seed=int(seed))
 
