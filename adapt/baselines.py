@@ -138,11 +138,16 @@ def ridge_state(train: ActionWindows, windows: ActionWindows, robot: Embodiment)
     return _fit_and_predict(train, windows, _state_features, lambda w: hold(w, robot))
 
 
-def all_baselines(train: ActionWindows, windows: ActionWindows, robot: Embodiment) -> dict[str, Float]:
-    """Every baseline's prediction (N, K, A) by name; those that need fitting see `train` only."""
-    return {
-        "stand_still": stand_still(windows, robot),
-        "last_command": last_command(windows, robot),
+def all_baselines(train: ActionWindows | None, windows: ActionWindows, robot: Embodiment) -> dict[str, Float]:
+    """Every baseline's prediction (N, K, A) by name; those that need fitting see `train` only.
+
+    Args:
+        train: None or no window leaves out what must be fitted.
+    """
+    free = {"stand_still": stand_still(windows, robot), "last_command": last_command(windows, robot)}
+    if train is None or not len(train):
+        return free
+    return free | {
         "mean": mean_motion(train, windows, robot),
         "ridge": ridge(train, windows, robot),
         "ridge_state": ridge_state(train, windows, robot),

@@ -8,6 +8,7 @@ from typing import Any, Self
 from schemas.errors import DataError
 
 CURVES = "curves.json"
+SERIES = ("loss", "val_error", "raw_val_error", "average_val_error")
 
 
 @dataclass(frozen=True)
@@ -18,11 +19,23 @@ class Point:
 
 @dataclass(frozen=True)
 class Curves:
-    """Rewritten with every checkpoint."""
+    """Rewritten with every checkpoint.
+
+    Args:
+        val_error: held-out error of the better weights at each look, which may be kept; of the raw and of the averaged
+            ones: raw_val_error, average_val_error.
+        best_kind: which of them were kept, from step `best_step`.
+        looks_since_best: at the held-out part.
+    """
 
     loss: tuple[Point, ...] = ()
     val_error: tuple[Point, ...] = ()
+    raw_val_error: tuple[Point, ...] = ()
+    average_val_error: tuple[Point, ...] = ()
     best_step: int = 0
+    best_kind: str = "average"
+    best_error: float | None = None
+    looks_since_best: int = 0
     seconds: float = 0.0
 
     def to_json(self) -> bytes:
@@ -33,7 +46,7 @@ class Curves:
         """Raises DataError if the file is missing or damaged."""
         try:
             fields = json.loads(path.read_bytes())
-            points = {name: tuple(Point(**p) for p in fields.pop(name)) for name in ("loss", "val_error")}
+            points = {name: tuple(Point(**p) for p in fields.pop(name)) for name in SERIES}
             return cls(**points, **fields)
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise DataError(f"{path}: cannot be read ({error!r}). Delete the train folder and run again.") from None
@@ -53,6 +66,12 @@ class Trained:
     epochs: float
     loss: tuple[Point, ...]
     val_error: tuple[Point, ...]
+    raw_val_error: tuple[Point, ...] = ()
+    average_val_error: tuple[Point, ...] = ()
+    chosen: str = "average"
+    stopped: str = ""
+    rung: str = ""
+    budget: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

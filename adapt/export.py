@@ -3,18 +3,20 @@
 import json
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file, save
 from torch import nn
 
-from adapt.adapter import FULL, AdapterRecord, card, read_record, refuse_wrong_base, write_folder
-from adapt.backbones.base import Backbone
+from adapt.adapter import FULL, RECORD, AdapterRecord, card, read_record, refuse_wrong_base, write_folder
+from adapt.backbones.base import Backbone, trainable
 from adapt.backbones.registry import backbone_info
+from adapt.clips import Clips
 from adapt.fingerprint import base_fingerprint
-from adapt.latents import Clips
-from adapt.lora import with_lora
+from adapt.lora import ADAPTER, go_on_from, with_lora
+from adapt.rung import Rung
 from schemas.embodiment import Embodiment
 from schemas.errors import DataError, UsageError
-from schemas.recipe import AdaptRecipe, Lora
+from schemas.recipe import AdaptRecipe
 from schemas.report import Report
 from schemas.yaml_io import dump_yaml
 from wamdata.stats import statistics
@@ -34,14 +36,16 @@ def export_adapter(
     """Write the self-contained directory of a trained model; base parameters are in it only where there is no base."""
     files = backbone.files() | {"embodiment.yaml": dump_yaml(_plain(play.embodiment)).encode()}
     if not play.embodiment.is_action_free:
-        rows = (on_time_base(c, play.embodiment, backbone.time_base) for c in play.stream("train"))
+        imitated = frozenset(recipe.imitate)
+        clips = play.stream("train")
+        rows = (on_time_base(c, play.embodiment, backbone.time_base, imitated=imitated) for c in clips)
         stats = statistics(rows, play.embodiment, backbone.time_base)
         files["statistics.json"] = json.dumps(stats.as_dict(), indent=1).encode()
     if recipe.base:
         kind, base_name = "lora", Path(recipe.base).name
-        base_sha256 = base_fingerprint(load_file(Path(recipe.base) / FULL))
+        base_sha256 = backbone.identify(Path(recipe.base))
         files |= _peft_files(model)
-        weights = base_fingerprint({n: p for n, p in model.named_parameters() if p.requires_grad})
+        weights = base_fingerprint(trainable(model))
     else:
         tensors = {n: t.detach().contiguous() for n, t in model.state_dict().items()}
         files[FULL] = save(tensors)
@@ -58,7 +62,7 @@ def export_adapter(
         "robot": play.embodiment.name,
         "robot_sha256": play.embodiment.digest(),
         "time_base": backbone.time_base,
-        "recipe": recipe.as_dict() | {"play": Path(recipe.play).name, "base": base_name},
+        "recipe": _portable(recipe, base_name),
         "verdict": report.verdict,
         "reason": report.reason,
         "trained_on": tuple(sorted(s.content_sha256 for s in play.manifest.samples if s.split == "train")),
@@ -69,11 +73,17 @@ def export_adapter(
     return write_folder(out, files, record)
 
 
-def load_adapter(folder: Path, base: Path | None = None) -> tuple[Backbone, nn.Module, Embodiment, AdapterRecord]:
+def load_adapter(
+    folder: Path,
+    base: Path | None = None,
+    *,
+    device: torch.device = torch.device("cpu"),
+    dtype: torch.dtype = torch.float32,
+) -> tuple[Backbone, nn.Module, Embodiment, AdapterRecord]:
     """Backbone, model in evaluation mode, robot and record of an adapter directory.
 
     Args:
-        base: the `full` directory that a LoRA adapter was trained on.
+        base: what a LoRA adapter was trained on: a `full` directory, or a DreamZero checkpoint.
 
     Raises:
         DataError: a hash differs, or `base` is not the adapter's base.
@@ -82,22 +92,35 @@ def load_adapter(folder: Path, base: Path | None = None) -> tuple[Backbone, nn.M
     from schemas.yaml_io import read_yaml
 
     record = read_record(folder)
-    backbone = backbone_info(record.backbone).load().load(folder)
-    model = backbone.build(seed=0)
+    recipe, kind = AdaptRecipe.model_validate(record.recipe), backbone_info(record.backbone).load()
+    rung = Rung(weights="float32")
     if record.kind == "full":
-        model.load_state_dict(load_file(folder / FULL))
-        _check(base_fingerprint(model.state_dict()), record.weights_sha256, folder)
+        backbone = kind.load(folder).to(device)
+        model = backbone.build(seed=0, base=None, rung=rung, dtype=dtype)
+        tensors = load_file(folder / FULL)
+        _check(base_fingerprint(tensors), record.weights_sha256, folder)
+        model.load_state_dict(tensors)
     else:
         if base is None:
             raise UsageError(f"{folder}: a LoRA adapter. Give its base, {record.base_name!r}, with --base DIR.")
-        if read_record(base).kind != "full":
+        if (base / RECORD).exists() and read_record(base).kind != "full":
             raise UsageError(f"{base}: holds a LoRA adapter, which is no base. Give {record.base_name!r}.")
-        tensors = load_file(base / FULL)
-        refuse_wrong_base(record, base_fingerprint(tensors), str(base))
-        backbone.load_base(model, base / FULL)
-        model = _with_peft_files(model, folder, record, backbone)
+        refuse_wrong_base(record, kind.identify(base), str(base))
+        backbone = kind.load(folder, base=base).to(device)
+        model = backbone.build(seed=recipe.seed, base=base, rung=rung, dtype=dtype)
+        model = with_lora(model, recipe.lora, backbone, seed=recipe.seed)
+        for parameter in trainable(model).values():
+            parameter.data = parameter.data.to(torch.promote_types(dtype, torch.float32))
+        go_on_from(model, folder / ADAPTER)
     model.eval()
     return backbone, model, read_yaml(folder / "embodiment.yaml", Embodiment), record
+
+
+def _portable(recipe: AdaptRecipe, base_name: str) -> dict:
+    """The recipe without this machine's paths."""
+    values = recipe.as_dict()
+    parts = [part | {"shards": Path(part["shards"]).name} for part in values["parts"]]
+    return values | {"parts": parts, "base": base_name, "start": recipe.start and Path(recipe.start).name}
 
 
 def _peft_files(model: nn.Module) -> dict[str, bytes]:
@@ -108,16 +131,6 @@ def _peft_files(model: nn.Module) -> dict[str, bytes]:
         model.save_pretrained(scratch, safe_serialization=True)
         names = ("adapter_model.safetensors", "adapter_config.json")
         return {name: (Path(scratch) / name).read_bytes() for name in names}
-
-
-def _with_peft_files(model: nn.Module, folder: Path, record: AdapterRecord, backbone: Backbone) -> nn.Module:
-    import peft
-
-    wrapped = with_lora(model, Lora.model_validate(record.recipe["lora"]), backbone, seed=0)
-    result = peft.set_peft_model_state_dict(wrapped, load_file(folder / "adapter_model.safetensors"))
-    if result.unexpected_keys:
-        raise DataError(f"{folder}: adapter key {result.unexpected_keys[0]!r} has no place in this base.")
-    return wrapped
 
 
 def _check(got: str, wanted: str, folder: Path) -> None:

@@ -8,14 +8,15 @@ A finished stage is recognised by its fingerprint before torch, peft or ray are 
 
 import platform
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adapt import stage
 from adapt.backbones.registry import BackboneInfo, backbone_info
-from schemas.embodiment import Embodiment
+from adapt.clips import Clips
+from adapt.defaults import resolve
 from schemas.errors import DataError, UsageError
 from schemas.files import write_atomic
 from schemas.manifest import Manifest
@@ -23,44 +24,50 @@ from schemas.recipe import AdaptRecipe, TimeBase
 from schemas.report import Report, SplitPart
 from schemas.yaml_io import write_yaml
 from wamdata.lock import locked
-from wamdata.shards import read_manifest, verify_shards
+from wamdata.shards import verify_shards
+
+if TYPE_CHECKING:
+    from adapt.rung import Rung
+    from adapt.train import Tick
 
 RECIPE = "recipe.yaml"
 # Part of each stage's fingerprint: when something is made or judged in another way, it is made anew.
-MAKING_VERSION, TRAINING_VERSION, JUDGING_VERSION = 1, 1, 1
+MAKING_VERSION, TRAINING_VERSION, JUDGING_VERSION = 2, 2, 2
 LATENTS, TRAIN, EVAL, ADAPTER = "latents", "train", "eval", "adapter"
-
-
-@dataclass(frozen=True)
-class Shards:
-    """A shard folder and the robot to see it as: an edited robot file maps the rows again at load."""
-
-    folder: Path
-    manifest: Manifest
-    embodiment: Embodiment
-
-    @classmethod
-    def open(cls, folder: Path, embodiment: Embodiment | None = None) -> "Shards":
-        """Shards seen as `embodiment`, by default as the robot they were ingested with.
-
-        Raises:
-            UsageError: `embodiment` has a camera that the shards do not hold.
-        """
-        manifest = read_manifest(folder)
-        robot = embodiment or manifest.embodiment
-        held = [c.key for c in manifest.embodiment.model_cameras]
-        missing = [c.key for c in robot.model_cameras if c.key not in held]
-        if missing:
-            raise UsageError(f"{folder}: holds no camera {missing[0]!r} (it has {', '.join(held)}). Ingest again.")
-        return cls(folder, manifest, robot)
+TRAIN_FIELDS = (
+    "lora", "steps", "epochs", "batch", "lr", "heads_lr", "warmup", "weight_decay", "losses", "ema", "patience",
+    "eval_every", "eval_windows", "denoise_steps",
+)  # fmt: skip
+LATENT_FIELDS = ("backbone", "style", "time_base", "derived_state", "window_stride_s", "augment", "imitate", "seed")
+KEPT_BACK = 0.12  # of the time until `until`, for judging and export
 
 
 @dataclass(frozen=True)
 class Watch:
-    """How a run tells where it is; the command line turns it into progress bars."""
+    """How a run tells where it is; the command line turns it into progress bars.
+
+    Args:
+        save: a checkpoint or a stage is complete on disk.
+    """
 
     stage: Callable[[str, bool], None] = lambda name, skipped: None
     progress: Callable[[str, int, int, str], None] = lambda label, done, total, words: None
+    tick: "Callable[[Tick], None]" = lambda tick: None
+    note: Callable[[str], None] = lambda words: None
+    save: Callable[[], None] = lambda: None
+
+
+def joined(watches: Sequence[Watch]) -> Watch:
+    """Everything told to all of them."""
+
+    def each(name: str) -> Callable[..., None]:
+        def tell(*args: Any) -> None:
+            for watch in watches:
+                getattr(watch, name)(*args)
+
+        return tell
+
+    return Watch(*(each(name) for name in ("stage", "progress", "tick", "note", "save")))
 
 
 @dataclass(frozen=True)
@@ -70,43 +77,51 @@ class RunResult:
     adapter: Path
 
 
-def resolve(recipe: AdaptRecipe, robot: Embodiment) -> AdaptRecipe:
-    """The recipe with every default written out: the robot's own first, then its backbone's."""
-    info = backbone_info(recipe.backbone)
-    derived = info.derived_state
-    if robot.derived is not None:
-        derived = tuple(d.kind for d in robot.derived)
-    return recipe.model_copy(
-        update={
-            "time_base": recipe.time_base or info.time_base,
-            "derived_state": recipe.derived_state if recipe.derived_state is not None else derived,
-        }
-    )
+@dataclass(frozen=True)
+class Means:
+    """What a run is computed with; nothing of it is part of the run's identity.
+
+    Args:
+        address: of a Ray cluster.
+        store: folder of encoded windows that several runs share; the run's own by default.
+        ends_at: `time.time()` at which all must be done.
+    """
+
+    address: str | None = None
+    store: Path | None = None
+    ends_at: float | None = None
 
 
 def adapt(
-    run: Path, recipe: AdaptRecipe, play: Shards, video: Shards | None, *, command: str, watch: Watch | None = None
+    run: Path,
+    recipe: AdaptRecipe,
+    sources: Mapping[str, Clips],
+    *,
+    command: str,
+    watch: Watch | None = None,
+    means: Means | None = None,
 ) -> RunResult:
     """Do what is missing of a run and return its report and adapter.
 
     Args:
-        play: shards of the robot; action-free ones make a video-only run.
-        video: action-free shards to train on beside them.
+        sources: shards of every part of the recipe, by the part's name. The robot is that of `recipe.play`;
+            where no part has actions it is a video-only run.
 
     Raises:
         UsageError: the folder holds a run of another recipe.
         DataError: there is nothing to train or judge on.
     """
-    watch = watch or Watch()
+    watch, means = watch or Watch(), means or Means()
+    play = sources[recipe.play.name]
     recipe = resolve(recipe, play.embodiment)
     info = backbone_info(recipe.backbone)
-    _refuse(play, video)
-    inputs = _inputs(recipe, info, play, video)
+    _refuse(recipe, sources)
+    inputs = _inputs(recipe, info, sources)
     done = {name: stage.finished(run / name, name, inputs[name]) for name in inputs}
     if not all(done.values()):
         run.mkdir(parents=True, exist_ok=True)
         with locked(run):
-            _Work(run, recipe, info, play, video, inputs, done, command, watch).finish()
+            _Work(run, recipe, info, dict(sources), inputs, done, command, watch, means).finish()
     else:
         for name in inputs:
             watch.stage(name, True)
@@ -114,66 +129,75 @@ def adapt(
     return RunResult(report, run / EVAL / "report.html", run / ADAPTER / "export")
 
 
-def _refuse(play: Shards, video: Shards | None) -> None:
-    if video and not video.embodiment.is_action_free:
-        raise UsageError(
-            f"{video.folder}: robot {video.embodiment.name!r} has actions, and --video is for action-free video. "
-            "Merge play data of one robot with `wam shard merge`."
-        )
-    if not play.embodiment.model_cameras:
-        raise UsageError(f"robot {play.embodiment.name!r} has no camera: a world action model needs one at least.")
-    if not play.embodiment.is_action_free and not play.embodiment.state_width:
-        raise UsageError(f"robot {play.embodiment.name!r} has actions but no state: give its state components.")
+def _refuse(recipe: AdaptRecipe, sources: Mapping[str, Clips]) -> None:
+    play = sources[recipe.play.name].embodiment
+    for part in recipe.parts:
+        robot = sources[part.name].embodiment
+        if part.role == "video" and recipe.play.role != "video" and not robot.is_action_free:
+            raise UsageError(
+                f"{part.shards}: robot {robot.name!r} has actions, and --video is for action-free video. "
+                "Merge play data of one robot with `wam shard merge`, or make it a `replay` part of a mix."
+            )
+        if part.role == "play" and robot.digest() != play.digest():
+            raise UsageError(
+                f"{part.shards}: robot {robot.name!r} is not {play.name!r} of {recipe.play.shards}. An adapter is for "
+                "one robot; other robots' data is a `replay` part."
+            )
+        if not robot.model_cameras:
+            raise UsageError(f"robot {robot.name!r} has no camera: a world action model needs one at least.")
+        if not robot.is_action_free and not robot.state_width:
+            raise UsageError(f"robot {robot.name!r} has actions but no state: give its state components.")
 
 
-def _inputs(recipe: AdaptRecipe, info: BackboneInfo, play: Shards, video: Shards | None) -> dict[str, dict[str, Any]]:
+def _inputs(recipe: AdaptRecipe, info: BackboneInfo, sources: Mapping[str, Clips]) -> dict[str, dict[str, Any]]:
     """What each stage reads; a stage's fingerprint goes into the next one's."""
     values = recipe.as_dict()
     latents = {
-        "play": play.manifest.fingerprint,
-        "robot": play.embodiment.digest(),
-        "video": video.manifest.fingerprint if video else "none",
-        "video_robot": video.embodiment.digest() if video else "none",
-        "base": _base_id(recipe.base, play.manifest),
+        "sources": {n: [c.manifest.fingerprint, c.embodiment.digest()] for n, c in sorted(sources.items())},
+        "base": _base_id(recipe, info, sources[recipe.play.name].manifest),
+        "start": _start_id(recipe.start),
         "backbone_version": info.version,
         "version": MAKING_VERSION,
-    } | {k: values[k] for k in ("backbone", "time_base", "derived_state", "window_stride_s", "seed")}
-    train_fields = (
-        "lora",
-        "steps",
-        "batch",
-        "video_share",
-        "lr",
-        "warmup",
-        "weight_decay",
-        "ema",
-        "eval_every",
-        "denoise_steps",
-    )
+    } | {k: values[k] for k in LATENT_FIELDS}
     train = {"latents": stage.Stage(name=LATENTS, inputs=latents).fingerprint, "version": TRAINING_VERSION}
-    train |= {k: values[k] for k in train_fields}
+    train |= {k: values[k] for k in TRAIN_FIELDS}
+    train["parts"] = [[p.name, p.role, p.share, list(p.losses)] for p in recipe.parts]
     judged = {"train": stage.Stage(name=TRAIN, inputs=train).fingerprint, "version": JUDGING_VERSION}
     judged["samples"] = recipe.samples
     exported = {"eval": stage.Stage(name=EVAL, inputs=judged).fingerprint}
     return {LATENTS: latents, TRAIN: train, EVAL: judged, ADAPTER: exported}
 
 
-def _base_id(base: str | None, manifest: Manifest) -> str:
+def _base_id(recipe: AdaptRecipe, info: BackboneInfo, manifest: Manifest) -> str:
     """Hash of a base's weights; a base that was trained on what is held out here is refused."""
-    from adapt.adapter import read_record
+    from adapt.adapter import RECORD, read_record
 
-    if base is None:
+    if recipe.base is None:
         return "none"
-    record = read_record(Path(base))
+    base = Path(recipe.base)
+    if not (base / RECORD).exists():
+        return info.load().identify(base)
+    record = read_record(base)
     if record.kind != "full":
         raise UsageError(f"{base}: holds a LoRA adapter, which is no base. Give the base that it was trained on.")
-    seen = [s.episode for s in manifest.samples if s.split != "train" and s.content_sha256 in record.trained_on]
+    _refuse_seen(f"{base}", record.trained_on, manifest)
+    return record.weights_sha256
+
+
+def _start_id(start: str | None) -> str:
+    from adapt.adapter import read_record
+
+    return "none" if start is None else read_record(Path(start)).weights_sha256
+
+
+def _refuse_seen(base: str, trained_on: tuple[str, ...], manifest: Manifest) -> None:
+    """An honest report judges on what neither the base nor an earlier adapter was trained on."""
+    seen = [s.episode for s in manifest.samples if s.split != "train" and s.content_sha256 in trained_on]
     if seen:
         raise UsageError(
             f"{base}: was trained on {seen[0]}, which is held out here, so the report would not be honest. "
             "Use the split that the base was trained with."
         )
-    return record.weights_sha256
 
 
 class _Work:
@@ -184,22 +208,25 @@ class _Work:
         run: Path,
         recipe: AdaptRecipe,
         info: BackboneInfo,
-        play: Shards,
-        video: Shards | None,
+        sources: dict[str, Clips],
         inputs: dict[str, dict[str, Any]],
         done: dict[str, stage.Stage | None],
         command: str,
         watch: Watch,
+        means: Means,
     ) -> None:
         import torch
 
-        from adapt.latents import Clips
+        from adapt.hardware import where_of, with_precision
 
-        torch.set_num_threads(recipe.threads)  # results are bit-equal at a fixed number only
-        self.run, self.recipe, self.info = run, recipe, info
-        self.play = Clips(play.folder, play.manifest, play.embodiment)
-        self.video = Clips(video.folder, video.manifest, video.embodiment) if video else None
         self.inputs, self.done, self.command, self.watch = inputs, done, command, watch
+        torch.set_num_threads(recipe.hardware.threads)  # results are bit-equal at a fixed number only
+        self.run, self.info, self.sources, self.means = run, info, sources, means
+        self.where = where_of(recipe.hardware, address=means.address)
+        self.recipe = with_precision(recipe, self.where)
+        self.rung = self._planned_rung()
+        self.play = sources[recipe.play.name]
+        self.films = {p.name: sources[p.name] for p in recipe.parts if p.name != recipe.play.name}
         self.time_base: TimeBase = recipe.time_base
         self.started = time.monotonic()
 
@@ -217,111 +244,208 @@ class _Work:
                 started = time.monotonic()
                 facts = work(self.run / name) | {"seconds": round(time.monotonic() - started, 1)}
                 self.done[name] = stage.finish(self.run / name, name, self.inputs[name], facts)
+                self.watch.save()
 
     def _latents(self, folder: Path) -> dict[str, Any]:
-        from adapt.latents import encode_to, judged_windows, training_windows
+        """Which windows there are; what the judged ones look like to the encoders; and all others, if ahead."""
+        from adapt.cache import open_cache
+        from adapt.encode import encode
 
-        for clips in (self.play, self.video):
-            if clips:
-                verify_shards(clips.folder, clips.manifest)
-        stride = max(1, round(self.recipe.window_stride_s * self.time_base.action_hz))
-        fit_on = [self.play] + ([self.video] if self.video else [])
-        if self.recipe.base:
-            backbone = self.info.load().load(Path(self.recipe.base)).for_robot(self.play, self.recipe)
-        else:
-            backbone = self.info.load().fit(
-                self.play,
-                fit_on,
-                self.recipe,
-                on_progress=lambda n: self.watch.progress("fit encoders", n, 0, "windows"),
-            )
+        for clips in self.sources.values():
+            verify_shards(clips.folder, clips.manifest)
+        backbone = self._made_backbone()
         for name, content in backbone.files().items():
             write_atomic(folder / name, content)
-        size = backbone.view_size(self.play.embodiment)
-        sets = {"train": training_windows(self.play, self.time_base, stride=stride, view_size=size)}
-        for split in ("val", "test"):
-            sets[split] = judged_windows(self.play, self.time_base, split=split, view_size=size)
-        if self.video:
-            view = backbone.view_size(self.video.embodiment)
-            sets["video"] = training_windows(self.video, self.time_base, stride=stride, view_size=view)
-        counts, total = {}, 0
-        for name, windows in sets.items():
-            robot = self.video.embodiment if name == "video" else self.play.embodiment
-            before = total
-            counts[name] = encode_to(
-                folder / f"{name}.tar", windows, backbone, robot, judged=name in ("val", "test"),
-                on_window=lambda n, before=before: self.watch.progress("encode", before + n, 0, "windows"),
-            )  # fmt: skip
-            total += counts[name]
-        self.watch.progress("encode", total, total, "windows")
-        if not counts["train"] + counts.get("video", 0):
+        self._catalogue(backbone).write(folder)
+        cache = open_cache(folder, self.means.store)
+        counts = {name: len(part.entries) for name, part in cache.catalogue.parts.items()}
+        if not sum(counts[p.name] for p in self.recipe.parts):
             need = self.time_base.window_rows / self.time_base.action_hz
             raise DataError(
                 f"no training clip holds a whole window of {need:.1f} s. Log longer episodes or lower chunk_s."
             )
-        return {"windows": counts, "encoder_sha256": backbone.fingerprint}
+        needs = cache.needs()
+        if not self.recipe.hardware.encode_ahead:
+            needs = [n for n in needs if cache.catalogue.parts[n[0]].split != "train"]
+        total = len(cache.missing(needs))
+        encode(self._job(1), cache, needs, self.where, lambda n: self.watch.progress("encode", n, total, "windows"))
+        self.watch.progress("encode", total, total, "windows")
+        facts = {"windows": counts, "encoder_sha256": backbone.fingerprint, "encoded_ahead": len(needs)}
+        return facts | {"bytes": cache.store.num_bytes, "copies": self.recipe.augment.copies}
 
-    def _backbone(self):
-        return self.info.load().load(self.run / LATENTS)
+    def _made_backbone(self):
+        """The backbone of a new run: fitted, or on its base, or an earlier adapter's own."""
+        kind, recipe = self.info.load(), self.recipe
+        base = None if recipe.base is None else Path(recipe.base)
+        if recipe.start is not None:
+            backbone = self._started(kind, base)
+        elif base is not None:
+            backbone = kind.on_base(base, self.play, recipe)
+        else:
+            backbone = kind.fit(
+                self.play,
+                list(self.sources.values()),
+                recipe,
+                on_progress=lambda n: self.watch.progress("fit encoders", n, 0, "windows"),
+            )
+        for part in recipe.parts:
+            if self.sources[part.name].embodiment.digest() != self.play.embodiment.digest():
+                backbone = backbone.with_robot(self.sources[part.name], recipe)
+        return backbone
 
-    def _models(self):
-        """The backbone, the model to train, and the un-adapted base (None without one)."""
-        from adapt.adapter import FULL
-        from adapt.lora import with_lora
+    def _started(self, kind, base: Path | None):
+        """The earlier adapter's encoders and normalisation, without which its weights mean something else."""
+        from adapt.adapter import read_record
 
-        backbone = self._backbone()
-        model = backbone.build(self.recipe.seed)
-        if not self.recipe.base:
-            return backbone, model, None
-        backbone.load_base(model, Path(self.recipe.base) / FULL)
-        base = backbone.build(self.recipe.seed)
-        backbone.load_base(base, Path(self.recipe.base) / FULL)
-        return backbone, with_lora(model, self.recipe.lora, backbone, seed=self.recipe.seed), base
+        record = read_record(Path(self.recipe.start))
+        if record.robot_sha256 != self.play.embodiment.digest():
+            raise UsageError(
+                f"{self.recipe.start}: is for robot {record.robot!r} (file {record.robot_sha256[:12]}), these shards "
+                f"are of {self.play.embodiment.name!r} ({self.play.embodiment.digest()[:12]}). Give --robot with the "
+                "adapter's embodiment.yaml, or train without --from."
+            )
+        if record.time_base != self.time_base:
+            raise UsageError(f"{self.recipe.start}: has another time base. Give the chunk_s and video_fps that it has.")
+        _refuse_seen(str(self.recipe.start), record.trained_on, self.play.manifest)
+        return kind.load(Path(self.recipe.start), base=base)
+
+    def _catalogue(self, backbone):
+        from adapt.catalogue import Catalogue, Naming, judged_part, training_part
+        from wamdata.augment import Augmentation
+
+        recipe = self.recipe
+        augment = recipe.augment
+        fields = ("crop", "brightness", "contrast", "saturation", "hue", "phase")
+        naming = Naming(
+            encoder=backbone.fingerprint,
+            time_base=self.time_base,
+            augmentation=Augmentation(**{f: getattr(augment, f) for f in fields}),
+            seed=recipe.seed,
+        )
+        parts = {}
+        for part in recipe.parts:
+            clips = self.sources[part.name]
+            parts[part.name] = training_part(part.name, part.name, clips, backbone, recipe, naming)
+            if part.role == "play" or part.name == recipe.play.name:
+                for split in ("val", "test"):
+                    name = split if part.name == recipe.play.name else f"{split}-{part.name}"
+                    parts[name] = judged_part(
+                        name, part.name, clips, backbone, recipe, naming, split=split, frames=split == "test"
+                    )
+        return Catalogue(parts)
+
+    def _job(self, steps: int):
+        from adapt.training import Job
+
+        sources = {name: (clips.folder, clips.embodiment) for name, clips in self.sources.items()}
+        ends_at = {} if self.means.ends_at is None else {"ends_at": self._training_ends()}
+        return Job(self.run, self.recipe, sources, self.rung, steps, store=self.means.store, **ends_at)
+
+    def _training_ends(self) -> float:
+        return self.means.ends_at - KEPT_BACK * max(0.0, self.means.ends_at - time.time())
 
     def _train(self, folder: Path) -> dict[str, Any]:
-        from adapt.latents import load_latents
-        from adapt.train import Tick, train
+        import torch
 
-        backbone, model, _ = self._models()
-        latents = self.run / LATENTS
-        video = load_latents(latents / "video.tar") if self.video else []
+        from adapt.cache import open_cache
+        from adapt.launch import Hear, launch
+        from adapt.training import steps_of
 
-        def show(tick: Tick) -> None:
-            words = f"loss {tick.loss:.3f}" + (f", held-out error {tick.val_error:.4f}" if tick.val_error else "")
-            self.watch.progress("train", tick.step, tick.steps, words)
+        cache = open_cache(self.run / LATENTS, self.means.store)
+        hear = Hear(self.watch.tick, self.watch.note, self.watch.save)
+        job = self._job(steps_of(self.recipe, cache))
+        while True:
+            try:
+                return {"training": launch(job, self.where, hear).as_dict()}
+            except torch.OutOfMemoryError as error:
+                lower = self._lower()
+                if lower is None:
+                    raise DataError(
+                        f"out of memory with {self.rung.words}, and there is no lower rung ({error}). Give a smaller "
+                        "base, a larger GPU, or `hardware.shard`. `wam plan` says what fits."
+                    ) from None
+                self.watch.note(f"out of memory with {self.rung.words}; going on with {lower.words}")
+                self.rung = lower
+                job = replace(job, rung=lower)
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
 
-        training = train(
-            backbone, model, load_latents(latents / "train.tar"), video, load_latents(latents / "val.tar"),
-            self.recipe, folder, on_tick=show,
-        )  # fmt: skip
-        return {"training": training.as_dict()}
+    def _planned_rung(self) -> "Rung":
+        """What the plan chooses for the GPU at hand; on the CPU everything is kept."""
+        from adapt.hardware import rung_of
+
+        if self.where.kind == "cpu" or self.recipe.backbone == "nano":
+            return rung_of(self.recipe, self.where)
+        from adapt.gpus import at_hand
+        from adapt.plan import choice_of
+
+        base = None if self.recipe.base is None else Path(self.recipe.base)
+        choice = choice_of(self.recipe, at_hand(), gpus=self.where.processes, base=base)
+        if choice.ranks > 1 and not self.where.is_sharded:
+            self.where = replace(self.where, is_sharded=True)
+        for reason in (choice.rung.words, *choice.reasons):
+            self.watch.note(reason)
+        return rung_of(self.recipe, self.where, choice.rung)
+
+    def _lower(self) -> "Rung | None":
+        """The next rung down after a step ran out of memory."""
+        if self.rung.micro_batch > 1 and self.recipe.hardware.micro_batch is None:
+            return replace(self.rung, micro_batch=self.rung.micro_batch // 2)
+        if self.recipe.backbone == "nano":
+            return None
+        from adapt.ladder import lower
+        from adapt.plan import cost_of
+
+        cost = cost_of(self.recipe, None if self.recipe.base is None else Path(self.recipe.base))
+        ranks = self.where.processes if self.where.is_sharded else 1
+        given = self.recipe.hardware.as_dict()
+        fixed = {n: given[n] for n in ("weights", "activations", "optimizer", "micro_batch") if given[n] is not None}
+        return lower(self.rung, cost, fixed=fixed, ranks=ranks)
 
     def _trained(self):
+        """The backbone and the model with the chosen weights."""
         from adapt.checkpoint import load_tensors
         from adapt.train import BEST, load_trainable
+        from adapt.training import DTYPES, build_model, load_backbone
 
-        backbone, model, base = self._models()
+        device = self._device()
+        backbone = load_backbone(self.run, self.recipe, device)
+        dtype = DTYPES[self.recipe.hardware.precision]
+        model = build_model(backbone, self.recipe, self.rung, dtype, start=False, device=device)
         load_trainable(model, load_tensors(self.run / TRAIN / BEST))
-        return backbone, model, base
+        return backbone, model
+
+    def _device(self):
+        import torch
+
+        return torch.device(self.where.kind)
 
     def _judge(self, folder: Path) -> dict[str, Any]:
-        from adapt.evaluate import judge
-        from adapt.latents import load_latents
+        from adapt.cache import open_cache
+        from adapt.evaluate import Arm, Probes, Serving, judge
         from adapt.report import write_report
         from adapt.scoring import verdict
+        from adapt.training import held_out
 
-        backbone, model, base = self._trained()
-        test = load_latents(self.run / LATENTS / "test.tar")
+        backbone, model = self._trained()
+        cache = open_cache(self.run / LATENTS, self.means.store)
+        test = held_out(cache, "test")
+        swapped = [cache.swapped(n) for n, part in cache.catalogue.parts.items() if part.split == "test"]
+        turned = None if None in swapped else [sample for part in swapped for sample in part]
         self.watch.progress("judge", 0, 1, f"{len(test)} held-out windows")
-        judged = judge(backbone, {"model": model} | ({"base": base} if base else {}), test, self.play, self.recipe)
-        held_out = self._split()["test"].episodes
+        models: dict[str, Any] = {"model": model}
+        if self.recipe.base:
+            models["base"] = Arm(backbone, model, Serving(self.recipe.denoise_steps), view=model.disable_adapter)
+        probes = Probes(said=cache.said, swapped=turned)
+        judged = judge(backbone, models, test, self.play, self.recipe, probes=probes)
+        held = self._split()["test"].episodes
         if self.play.embodiment.is_action_free:
             words = verdict(None, has_base=False, episodes=0)
         elif not test:
             words = ("FAIL", "no episode could be held out (three sessions are needed), so nothing was judged")
         else:
-            words = verdict(judged.action, has_base=base is not None, episodes=len(held_out))
-        write_report(folder, self._report(backbone, judged, words), judged.figures)
+            words = verdict(judged.action, has_base="base" in models, episodes=len(held))
+        write_report(folder, self._report(backbone, judged, words), judged.figures, windows=judged.windows)
         self.watch.progress("judge", 1, 1, words[0])
         return {"verdict": words[0]}
 
@@ -330,18 +454,18 @@ class _Work:
 
         from adapt.export import export_adapter
 
-        backbone, model, _ = self._trained()
+        backbone, model = self._trained()
         shutil.rmtree(folder / "export", ignore_errors=True)
         report = Report.read_json(self.run / EVAL / "report.json")
         export_adapter(folder / "export", backbone, model, self.recipe, self.play, report, licences=self._licences())
         return {}
 
     def _licences(self) -> tuple[str, ...]:
-        manifests = [self.play.manifest] + ([self.video.manifest] if self.video else [])
-        return tuple(dict.fromkeys(x for m in manifests for x in m.licences))
+        return tuple(dict.fromkeys(x for c in self.sources.values() for x in c.manifest.licences))
 
     def _split(self) -> dict[str, SplitPart]:
-        return episode_split(self.play.manifest, self.done[LATENTS].facts["windows"])
+        windows = self.done[LATENTS].facts["windows"]
+        return episode_split(self.play.manifest, windows | {"train": windows[self.recipe.play.name]})
 
     def _report(self, backbone, judged, words: tuple[str, str]) -> Report:
         from schemas.report import Training
@@ -359,11 +483,10 @@ class _Work:
             chunk_s=self.time_base.chunk_s,
             action_hz=self.time_base.action_hz,
             split=self._split(),
-            action=judged.action,
-            video=judged.video,
+            **judged.fields,
             training=Training.model_validate(self.done[TRAIN].facts["training"]),
             rejects={k: tuple(v) for k, v in rejects.items()},
-            notes=self._notes(backbone),
+            notes=self._notes(backbone) + judged.notes,
             provenance=self._provenance(),
         )
 
@@ -378,10 +501,15 @@ class _Work:
 
     def _notes(self, backbone) -> tuple[str, ...]:
         notes = [backbone.about]
-        if self.video:
-            count = self.done[LATENTS].facts["windows"]["video"]
-            notes.append(f"{count} windows of action-free video were trained on: they teach looks, not control")
-        for manifest in [self.play.manifest] + ([self.video.manifest] if self.video else []):
+        windows = self.done[LATENTS].facts["windows"]
+        for part in self.recipe.parts:
+            if part.role == "video" and part.name != self.recipe.play.name:
+                notes.append(
+                    f"{windows[part.name]} windows of action-free video were trained on: they teach looks, not control"
+                )
+            if part.role == "replay":
+                notes.append(f"{windows[part.name]} windows of {part.name} were replayed against forgetting")
+        for manifest in [c.manifest for c in self.sources.values()]:
             wordless = sum(f.code == "blank_text" for f in manifest.findings)
             if wordless:
                 notes.append(f"{wordless} episodes of {', '.join(manifest.sources)} have no instruction")

@@ -7,8 +7,9 @@
 Run from the repository's root; nothing needs to be installed but torch, safetensors and peft. Micro-batch 1. The base
 has `--dtype`, and so have LoRA and the robot's heads unless `--trained-dtype` says float32, in which they then compute:
 nothing runs under autocast. AdamW steps float32 masters of what is trained and copies them back. An operation is a
-multiply or an add; `tflop_useful` leaves out what full checkpointing computes twice. `first_s` is the warm-up,
-compiling included. `peak_bytes` includes the weights.
+multiply or an add; `tflop_useful` leaves out what is computed twice. `first_s` is the warm-up, compiling included.
+`peak_bytes` includes the weights. `--weights`, `--activations`, `--selective-blocks` and `--fused-lora` are those of a
+`Rung`, and the part `step` is what they say; `step_recompute` recomputes every block.
 
 The file is written after every part. A part that runs out of memory, fails, or would pass `--budget-s` says so in it.
 """
@@ -33,15 +34,28 @@ from typing import Any, get_args
 
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from adapt.backbones.dreamzero.attention import Backend, Plan, unmasked
 from adapt.backbones.dreamzero.config import PRESETS, DreamZeroConfig, preset
+from adapt.backbones.dreamzero.frozen import freeze_linears, frozen_bytes
 from adapt.backbones.dreamzero.layout import training_layout
-from adapt.backbones.dreamzero.model import HEAD_MODULES, LORA_TARGETS, DreamZeroDiT, Output, Settings, build
+from adapt.backbones.dreamzero.model import (
+    HEAD_MODULES,
+    LORA_TARGETS,
+    DreamZeroDiT,
+    Output,
+    Settings,
+    build,
+    configured,
+)
 from adapt.backbones.dreamzero.objective import Batch, Network, training_loss
 from adapt.backbones.dreamzero.policy import REFERENCE, Policy, Sampling
+from adapt.backbones.dreamzero.prepare import prepare
 from adapt.backbones.dreamzero.timesteps import Draws, draw
+from adapt.rung import Activations, Rung
 from benchmarks.plain_dit import plain_forward
 from schemas.errors import UsageError
 
@@ -51,6 +65,7 @@ EXPECTED_SHARE = 0.25  # of the measured ceiling: how fast a part is expected to
 COMPILE_S = 60.0  # likewise what compiling may take, on a GPU
 SMALL_GRID = (8, 11)  # tokens of a frame in the comparisons: 1,508 in all
 PLAIN_TOLERANCE = 1e-4  # float32
+KEEP = Rung(activations="keep")
 
 Work = Callable[[], Any]
 Part = dict[str, Any]
@@ -73,6 +88,7 @@ class Bench:
     rank: int
     steps: int
     deadline: float
+    rung: Rung = KEEP
 
     @property
     def on_gpu(self) -> bool:
@@ -82,12 +98,13 @@ class Bench:
     def model(self) -> DreamZeroDiT:
         model = build(self.config, device=self.device, dtype=self.dtype, seed=0)
         model.settings = self.settings
-        return model.requires_grad_(False)
+        return freeze_linears(model.requires_grad_(False), self.rung.weights)
 
     @cached_property
     def trained(self) -> DreamZeroDiT:
         """`model`, which has LoRA from here on."""
-        return add_lora(self.model, rank=self.rank, dtype=self.trained_dtype)
+        lora = partial(add_lora, rank=self.rank, dtype=self.trained_dtype)
+        return prepare(self.model, self.rung, lora, trained_dtype=self.trained_dtype)
 
     @cached_property
     def descend(self) -> Callable[[], None]:
@@ -99,7 +116,7 @@ class Bench:
 
     @cached_property
     def tflop(self) -> dict[str, float]:
-        return tflop_of(self.config, rank=self.rank)
+        return tflop_of(self.config, rank=self.rank, rung=self.rung)
 
     @cached_property
     def products(self) -> dict[str, float]:
@@ -197,7 +214,18 @@ def of_all_layers(config: DreamZeroConfig, count: Callable[[DreamZeroConfig], fl
     return one + (config.layers - 1) * (two - one)
 
 
-def tflop_of(config: DreamZeroConfig, *, rank: int) -> dict[str, float]:
+def of_a_mixture(config: DreamZeroConfig, count: Callable[[DreamZeroConfig, Activations], float], rung: Rung) -> float:
+    """As `of_all_layers`, where the first `selective_blocks` are selective and not as the others."""
+    special = min(rung.selective_blocks, config.layers - 1)
+    total = of_all_layers(config, partial(count, kind=rung.activations))
+    if not special:
+        return total
+    one, two = (replace(config, layers=layers) for layers in (1, 2))
+    blocks = [count(two, kind=kind) - count(one, kind=kind) for kind in ("selective", rung.activations)]
+    return total + special * (blocks[0] - blocks[1])
+
+
+def tflop_of(config: DreamZeroConfig, *, rank: int, rung: Rung = KEEP) -> dict[str, float]:
     """TFLOP of a sample, for every part that is timed."""
 
     def plain(model: DreamZeroDiT, batch: Batch, draws: Draws) -> Work:
@@ -210,14 +238,24 @@ def tflop_of(config: DreamZeroConfig, *, rank: int) -> dict[str, float]:
         return last_chunk(model, batch, sampling)
 
     count = partial(of_all_layers, config)
-    again, untrimmed = Settings(recompute=True), Settings(trim=False)
+    untrimmed = Settings(trim=False)
+
+    def done(shallow: DreamZeroConfig, kind: Activations) -> float:
+        step = partial(tflop, shallow, work=step_work, rank=rank)
+        if kind != "selective":
+            return step(settings=Settings(activations=kind))
+        with FusedAttention():  # it is kept as one operation, and the meta device would choose several
+            again = step(settings=Settings(activations=kind)) - step()
+        return step() + again
+
     return {
         "forward": count(partial(tflop, work=forward_work)),
         "forward_untrimmed": count(partial(tflop, work=forward_work, settings=untrimmed)),
         "plain_forward": count(partial(tflop, work=plain)),
-        "step": count(partial(tflop, work=step_work, rank=rank)),
+        "step": count(partial(done, kind="keep")),
+        "step_done": of_a_mixture(config, done, rung),
         "step_untrimmed": count(partial(tflop, work=step_work, rank=rank, settings=untrimmed)),
-        "step_recompute": count(partial(tflop, work=step_work, rank=rank, settings=again)),
+        "step_recompute": count(partial(done, kind="full")),
         "plain_step": count(partial(tflop, work=plain_step, rank=rank)),
         "chunk": count(partial(tflop, work=partial(chunk, sampling=Sampling()))),
         "chunk_reference": count(partial(tflop, work=partial(chunk, sampling=REFERENCE))),
@@ -249,57 +287,73 @@ def forward_work(network: Network, batch: Batch, draws: Draws) -> Work:
     return torch.no_grad()(lambda: training_loss(network, batch, draws).total)
 
 
-def weight_bytes(model: DreamZeroDiT) -> dict[str, int]:
-    """Bytes of the weights: in 16 bits, and with the blocks' matrices in 8 or 4 bits and the rest in 16.
-
-    `fp8` has one float32 scale to a row, `nf4` one float32 scale to 64 weights.
-    """
-    everything = sum(p.numel() for p in model.parameters())
-    matrices = [m.weight for m in model.blocks.modules() if isinstance(m, torch.nn.Linear)]
-    inside = sum(w.numel() for w in matrices)
-    rest = 2 * (everything - inside)
-    return {
-        "bf16": 2 * everything,
-        "fp8": rest + inside + 4 * sum(w.shape[0] for w in matrices),
-        "nf4": rest + inside // 2 + 4 * inside // 64,
-    }
+def weight_bytes(config: DreamZeroConfig) -> dict[str, int]:
+    """Bytes of the weights: in 16 bits, and with the blocks' matrices in 8 or 4 bits and the rest in 16."""
+    found = {}
+    for weights in ("bf16", "fp8", "nf4"):
+        model = build(config, dtype=torch.bfloat16).requires_grad_(False)
+        try:
+            found[weights] = frozen_bytes(freeze_linears(model, weights))
+        except UsageError:  # nf4's package is not installed
+            continue
+    return found
 
 
 def saved_bytes(
-    config: DreamZeroConfig, *, rank: int, dtype: torch.dtype, trained_dtype: torch.dtype
+    config: DreamZeroConfig, *, rank: int, dtype: torch.dtype, trained_dtype: torch.dtype, rung: Rung
 ) -> dict[str, int]:
     """Bytes that a LoRA step keeps for its backward pass, without parameters and gradients.
 
-    Counted from the tensors that autograd saves, a storage once, with attention that keeps no scores, as FlexAttention.
-    `recompute` has the input of every block and, at its peak, all that one block saves.
+    Counted from the storages that live between the two passes, with attention that keeps no scores, as FlexAttention.
+    `recompute` has the input of every block and, at its peak, all that one block saves; so a `rung` that recomputes.
     """
 
-    def count(shallow: DreamZeroConfig, *, recompute: bool) -> int:
-        frozen = build(shallow, device="meta", dtype=dtype).requires_grad_(False)
-        model = add_lora(frozen, rank=rank, dtype=trained_dtype)
-        model.settings = Settings(recompute=recompute)
+    def count(shallow: DreamZeroConfig, kind: Activations) -> int:
+        frozen = build(shallow, device="meta", dtype=dtype)
+        plain = Rung(fused_lora=rung.fused_lora, activations=kind)
+        model = prepare(frozen, plain, partial(add_lora, rank=rank, dtype=trained_dtype), trained_dtype=trained_dtype)
         model.plan_override = Plan(unmasked, unmasked)
         batch, draws = sample(shallow, device="meta", dtype=dtype)
-        parameters = {storage_of(p) for p in model.parameters()}
-        kept: dict[int, Tensor] = {}  # holding the tensors keeps their storages' addresses from being used again
+        with FusedAttention(), LiveStorages([*model.parameters(), *model.buffers()]) as live:
+            loss = training_loss(model, batch, draws).total
+        assert loss.requires_grad  # it holds the graph while storages are counted
+        return live.nbytes()
 
-        def keep(tensor: Tensor) -> Tensor:
-            if storage_of(tensor) not in parameters:
-                kept.setdefault(storage_of(tensor), tensor)
-            return tensor
-
-        with FusedAttention(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            training_loss(model, batch, draws)
-        return sum(t.untyped_storage().nbytes() for t in kept.values())
-
-    one, two = (count(replace(config, layers=layers), recompute=False) for layers in (1, 2))
+    one, two = (count(replace(config, layers=layers), "keep") for layers in (1, 2))
+    one_selective, two_selective = (count(replace(config, layers=layers), "selective") for layers in (1, 2))
     block_input = tokens(config) * config.dim * dtype.itemsize
-    outside = count(replace(config, layers=1), recompute=True)
+    outside = count(replace(config, layers=1), "full")
+    blocks = {"keep": two - one, "selective": two_selective - one_selective, "full": block_input, "offload": 0}
+    special = min(rung.selective_blocks, config.layers - 1)
+    mixture = special * blocks["selective"] + (config.layers - special) * blocks[rung.activations]
+    one_again = 0 if rung.activations == "keep" else blocks["keep"]
     return {
-        "one_block": two - one,
-        "all_blocks": one + (config.layers - 1) * (two - one),
-        "recompute": outside + config.layers * block_input + two - one,
+        "one_block": blocks["keep"],
+        "one_selective_block": blocks["selective"],
+        "all_blocks": one + (config.layers - 1) * blocks["keep"],
+        "recompute": outside + config.layers * block_input + blocks["keep"],
+        "rung": outside + mixture + one_again,
     }
+
+
+class LiveStorages(TorchDispatchMode):
+    """Which of the storages that operations make are still alive, whoever holds them."""
+
+    def __init__(self, known: list[Tensor]) -> None:
+        super().__init__()
+        self.known = {storage_of(t) for t in known}
+        self.made: dict[int, tuple[StorageWeakRef, int]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(tensor, Tensor) and storage_of(tensor) not in self.known:
+                storage = tensor.untyped_storage()
+                self.made[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
+        return out
+
+    def nbytes(self) -> int:
+        return sum(size for reference, size in self.made.values() if not reference.expired())
 
 
 class FusedAttention(torch.overrides.TorchFunctionMode):
@@ -326,19 +380,24 @@ def tokens(config: DreamZeroConfig, *, trim: bool = True) -> int:
 def analysis(bench: Bench) -> Part:
     bare = build(bench.config)
     model = add_lora(build(bench.config).requires_grad_(False), rank=bench.rank, dtype=bench.trained_dtype)
-    saved = saved_bytes(bench.config, rank=bench.rank, dtype=bench.dtype, trained_dtype=bench.trained_dtype)
+    saved = saved_bytes(
+        bench.config, rank=bench.rank, dtype=bench.dtype, trained_dtype=bench.trained_dtype, rung=bench.rung
+    )
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     # Beside the base and what is saved: trained weights and gradients, their float32 masters and Adam's two moments.
-    held = weight_bytes(bare)["bf16"] + trained * (2 * bench.trained_dtype.itemsize + 12)
+    weights = weight_bytes(bench.config)
+    beside = trained * (2 * bench.trained_dtype.itemsize + 12)
+    held = weights["bf16"] + beside
     return {
         "tokens": {"trimmed": tokens(bench.config), "untrimmed": tokens(bench.config, trim=False)},
         "parameters": sum(p.numel() for p in bare.parameters()),
         "trained_parameters": trained,
-        "weight_bytes": weight_bytes(bare),
+        "weight_bytes": weights,
         "saved_bytes": saved,
         "peak_bytes_without_temporaries": {
             "step_recompute": held + saved["recompute"],
             "step": held + saved["all_blocks"],
+            "rung": weights.get(bench.rung.weights, weights["bf16"]) + beside + saved["rung"],
         },
         "tflop": bench.tflop,
     }
@@ -465,22 +524,22 @@ def forward(bench: Bench) -> Part:
 
 
 def step_recompute(bench: Bench) -> Part:
-    return step(bench, recompute=True)
+    return step(bench, rung=replace(bench.rung, activations="full", selective_blocks=0), counted="step_recompute")
 
 
-def step(bench: Bench, *, recompute: bool = False) -> Part:
+def step(bench: Bench, *, rung: Rung | None = None, counted: str = "step_done") -> Part:
     model = bench.trained
     bench.compile_blocks()
-    model.settings = replace(bench.settings, recompute=recompute)
+    model.settings = configured(bench.settings, rung or bench.rung)
     timing = timed_loss(bench, partial(lora_step, model, *bench.sample, descend=bench.descend))
-    return rated(bench, timing, "step_recompute" if recompute else "step", "step")
+    return rated(bench, timing, counted, "step")
 
 
 def plain_step(bench: Bench) -> Part:
     """The plain transformer and ours in turn, so that a machine that others use slows both."""
     result: Part = {"agreement": plain_agreement(bench)}
     model = bench.trained
-    model.settings = replace(bench.settings, recompute=True)
+    model.settings = replace(bench.settings, activations="full")
     plain, ours = (
         partial(lora_step, network, *bench.sample, descend=bench.descend)
         for network in (partial(plain_forward, model), model)
@@ -642,6 +701,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--attention", choices=get_args(Backend), default="auto")
     parser.add_argument("--compile", action="store_true", help="torch.compile each block, but not in chunk parts")
+    parser.add_argument("--weights", choices=["bf16", "fp8", "int8", "nf4"], default="bf16", help="bf16: --dtype's")
+    parser.add_argument("--activations", choices=get_args(Activations), default="keep", help="of the part step")
+    parser.add_argument("--selective-blocks", type=int, default=0, help="with full or offload: so many selective ones")
+    parser.add_argument("--fused-lora", action="store_true", help="base product and adapter in one function")
     parser.add_argument("--rank", type=int, default=4)
     parser.add_argument("--steps", type=int, default=3, help="measured runs of a part, after one that warms up")
     parser.add_argument("--canvas", help="HEIGHTxWIDTH in pixels, instead of the preset's")
@@ -673,6 +736,12 @@ def main(arguments: list[str] | None = None) -> None:
         rank=given.rank,
         steps=given.steps,
         deadline=started + given.budget_s,
+        rung=Rung(
+            weights=given.weights,
+            activations=given.activations,
+            selective_blocks=given.selective_blocks,
+            fused_lora=given.fused_lora,
+        ),
     )
     header = {
         "command": "python -m benchmarks.train_step " + " ".join(sys.argv[1:] if arguments is None else arguments),
@@ -683,6 +752,7 @@ def main(arguments: list[str] | None = None) -> None:
         "config": bench.config.as_dict(),
         "dtype": dtype,
         "trained_dtype": given.trained_dtype or dtype,
+        "rung": bench.rung.words,
     }
     names = ["analysis"] if device == "meta" else [n for n in PARTS if given.compare_plain or n != "plain_step"]
     names = [n for n in names if not given.parts or n in given.parts]

@@ -3,35 +3,56 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli import console
 
+if TYPE_CHECKING:
+    from schemas.recipe import AdaptRecipe
+
 
 def adapt(
-    sources: Annotated[list[Path], typer.Argument(help="Robot logs, or a folder of shards.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Run folder; finished or resumed if it exists.")],
-    robot: Annotated[
-        str | None, typer.Option(help="Built-in robot or YAML file. Default: drafted from the data.")
-    ] = None,
+    sources: Annotated[list[Path] | None, typer.Argument(help="Robot logs, a folder of shards, or a pack.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Run folder; finished or resumed if it exists.")] = Path(),
+    play: Annotated[list[Path] | None, typer.Option(help="The same as SOURCES.")] = None,
+    add: Annotated[Path | None, typer.Option(help="More play data of the robot; half of its windows.")] = None,
     video: Annotated[
         Path | None, typer.Option(help="Action-free videos (or their shards) to train on as well.")
     ] = None,
-    video_task: Annotated[str | None, typer.Option(help="Instruction for the action-free videos.")] = None,
+    replay: Annotated[list[Path] | None, typer.Option(help="Shards of other data, against forgetting.")] = None,
+    mix: Annotated[str | None, typer.Option(help="The video's share of each batch, or a mix.yaml.")] = None,
+    robot: Annotated[
+        str | None, typer.Option(help="Built-in robot or YAML file. Default: drafted from the data.")
+    ] = None,
     task: Annotated[str | None, typer.Option(help="Instruction for every episode, in place of the log's.")] = None,
-    backbone: Annotated[str | None, typer.Option(help="nano, the default and the only one yet.")] = None,
-    base: Annotated[Path | None, typer.Option(help="Exported `full` adapter to train a LoRA on.")] = None,
-    recipe: Annotated[Path | None, typer.Option(help="YAML with training settings; options given here win.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Training steps.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Windows per step.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
-    last_command: Annotated[bool, typer.Option(help="Also give the model its last command.")] = False,
+    video_task: Annotated[str | None, typer.Option(help="Instruction for the action-free videos.")] = None,
     split_by: Annotated[
         str | None, typer.Option(help="hash (of sessions, the default) or order: hold out the last.")
     ] = None,
+    backbone: Annotated[str | None, typer.Option(help="nano or dreamzero. Default: as the base, else nano.")] = None,
+    base: Annotated[str | None, typer.Option(help="What to adapt: a name (`wam base list`) or a folder.")] = None,
+    style: Annotated[str | None, typer.Option(help="DreamZero: channels and words of agibot, droid or yam.")] = None,
+    start: Annotated[Path | None, typer.Option("--from", help="Earlier adapter of this robot to go on from.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="YAML with training settings; options given here win.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Training steps.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Training steps, as epochs of the play data.")] = None,
+    until: Annotated[str | None, typer.Option(help="When all must be done: 07:30, +8h, or a date with time.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Windows per step, over all GPUs.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    rank: Annotated[int | None, typer.Option(help="LoRA rank; alpha equals it.")] = None,
+    copies: Annotated[int | None, typer.Option(help="Augmented copies of each window in the cache.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    last_command: Annotated[bool, typer.Option(help="Also give the model its last command (nano).")] = False,
+    gpus: Annotated[int | None, typer.Option(help="Processes to train with. Default: all GPUs, or one.")] = None,
+    shard: Annotated[bool, typer.Option(help="Divide the base over the GPUs (FSDP2).")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda. Default: cuda where there is one.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Form of the base: bf16, fp8, int8 or nf4.")] = None,
+    lazy: Annotated[bool, typer.Option(help="Encode windows when they are first needed, not before.")] = False,
+    cache: Annotated[Path | None, typer.Option(help="Folder of encoded windows to share between runs.")] = None,
+    sync: Annotated[str | None, typer.Option(help="URL to which the run is mirrored while it goes.")] = None,
+    log: Annotated[list[str] | None, typer.Option(help="tensorboard, wandb; may be given twice.")] = None,
     strict: Annotated[bool, typer.Option(help="Exit with 1 unless the verdict is OFFLINE PASS.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Ingest and plan, but do not train.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Accept a drafted robot with open questions.")] = False,
@@ -42,42 +63,41 @@ def adapt(
 ) -> None:
     """Logs in, adapter and honest report out: ingest, encode, train, judge on held-out episodes, export.
 
-    Run it again to finish what was interrupted; a finished run is recognised in seconds. Not yet: DreamZero's
-    14B and 5B, several GPUs, budgets in hours.
+    Run it again to finish what was interrupted; a finished run is recognised in seconds.
     """
-    hide = quiet or json
-    options = {"yes": yes, "executor": executor, "ray_address": ray_address, "quiet": hide}
-    split = {"by": split_by} if split_by else None
-    given = {"backbone": backbone, "base": str(base) if base else None}
-    given |= {"steps": steps, "batch": batch, "lr": lr, "seed": seed}
-    settings = _settings(recipe, given, last_command=last_command)
-    from cli import sources as source
+    from cli.parts import Asked, parts_of
     from schemas.errors import UsageError
 
-    for path in (*sources, *([video] if video else []), *([base] if base else [])):
-        if not path.exists():
-            raise UsageError(f"{path}: no such file or folder. Check the path.")
-    _recipe(settings, None, None)  # a mistake in the settings is told before anything is ingested
-    play = source.shards_of(sources, out / "shards", robot=robot, task=task, split=split, **options)
-    films = None
-    if video is not None:
-        whole = None if source.is_shards(video) else {"val": 0, "test": 0}
-        films = source.shards_of(
-            [video], out / "video_shards", robot=None, task=video_task, split=whole, blank_text=True, **options
-        )
-    from adapt.run import Watch
-    from adapt.run import adapt as run_adapt
-
-    resolved = _recipe(settings, play, films)
+    if out == Path():
+        raise UsageError("--out: is missing. Give the run folder.")
+    hide = quiet or json
+    given: dict[str, Any] = {"backbone": backbone, "base": base, "style": style, "steps": steps, "epochs": epochs}
+    given |= {"until": until, "batch": batch, "lr": lr, "seed": seed, "start": None if start is None else str(start)}
+    hardware = {"gpus": gpus, "shard": shard or None, "device": device, "weights": weights}
+    hardware |= {"encode_ahead": False if lazy else None}
+    everything = [*(sources or []), *(play or [])]
+    pack = _pack(everything)
+    if pack is not None:
+        everything, video, robot = [pack.shards], pack.video or video, robot or str(pack.robot)
+        recipe, given["base"] = recipe or pack.recipe, base or (None if pack.base is None else str(pack.base))
+    settings = _settings(recipe, given, hardware, rank=rank, copies=copies, last_command=last_command)
+    settings = _with_base(settings)
+    _recipe(settings, _PLACEHOLDER)  # a mistake in the settings is told before anything is ingested
+    options = {"yes": yes, "executor": executor, "ray_address": ray_address, "quiet": hide}
+    asked = Asked(
+        play=everything, add=add, video=video, replay=replay or [], mix=mix, robot=robot, task=task,
+        video_task=video_task, split_by=split_by, ingest=options,
+    )  # fmt: skip
+    parts, found = parts_of(asked, out)
+    resolved = _recipe(settings, [p.as_dict() for p in parts])
     if dry_run:
         from cli.plan import print_plan
 
-        print_plan(resolved, play, films, json=json)
+        films = next((c for n, c in found.items() if n == "video"), None)
+        print_plan(resolved, found[resolved.play.name], films, json=json, gpus=max(1, gpus or 1), folder=out.parent)
         return
-    with _Bars(quiet=hide) as bars:
-        watch = Watch(stage=bars.stage, progress=bars.progress)
-        command = "wam " + " ".join(shlex.quote(a) for a in sys.argv[1:])
-        result = run_adapt(out, resolved, play, films, command=command, watch=watch)
+    command = "wam " + " ".join(shlex.quote(a) for a in sys.argv[1:])
+    result = _run(out, resolved, found, command, quiet=hide, address=ray_address, cache=cache, sync=sync, log=log or [])
     if json:
         console.as_json(
             result.report.as_dict() | {"html": str(result.html), "adapter": str(result.adapter), "run": str(out)}
@@ -88,6 +108,40 @@ def adapt(
         raise typer.Exit(1)
 
 
+def _run(
+    out: Path,
+    recipe: "AdaptRecipe",
+    found: dict,
+    command: str,
+    *,
+    quiet: bool,
+    address: str | None,
+    cache: Path | None,
+    sync: str | None,
+    log: list[str],
+):
+    from contextlib import ExitStack
+    from datetime import datetime
+
+    from adapt.run import Means, adapt, joined
+    from adapt.sync import Mirror
+    from adapt.until import ends_at
+    from cli.bars import Bars
+
+    end = None if recipe.until is None else ends_at(recipe.until, datetime.now().astimezone())
+    with ExitStack() as stack:
+        bars = stack.enter_context(Bars(quiet=quiet))
+        watches = [bars.watch]
+        if log:
+            from adapt.watch import writers
+
+            watches.append(stack.enter_context(writers(out, tuple(log))).watch)
+        if sync:
+            watches.append(stack.enter_context(Mirror(out, sync, on_trouble=bars.note)).watch)
+        means = Means(address=address, store=cache, ends_at=end)
+        return adapt(out, recipe, found, command=command, watch=joined(watches), means=means)
+
+
 LABELS = {
     "stand_still": "standing still",
     "mean": "mean motion",
@@ -95,6 +149,7 @@ LABELS = {
     "without_video": "model, video hidden",
     "base": "un-adapted base",
 }
+_PLACEHOLDER = [{"name": "play", "shards": "", "share": 1.0, "losses": ["video", "action"], "role": "play"}]
 
 
 def print_result(result) -> None:
@@ -114,56 +169,60 @@ def print_result(result) -> None:
     console.out(f"adapter: {result.adapter}")
 
 
-def _settings(recipe: Path | None, given: dict, *, last_command: bool) -> dict:
+def _pack(sources: list[Path]):
+    """The pack that is pointed at, opened; None for other sources."""
+    from adapt.pack import is_pack, open_pack
+
+    if len(sources) != 1 or not sources[0].exists() or not is_pack(sources[0]):
+        return None
+    return open_pack(sources[0])
+
+
+def _settings(
+    recipe: Path | None,
+    given: dict[str, Any],
+    hardware: dict[str, Any],
+    *,
+    rank: int | None,
+    copies: int | None,
+    last_command: bool,
+) -> dict[str, Any]:
     """Training settings: the recipe file's, overruled by what was given on the command line."""
     from schemas.yaml_io import load_yaml
 
     settings = load_yaml(recipe) if recipe else {}
     settings |= {k: v for k, v in given.items() if v is not None}
+    if ("steps" in settings) and ("epochs" in settings) and ((given["steps"] is None) != (given["epochs"] is None)):
+        settings.pop("steps" if given["steps"] is None else "epochs")  # the option replaces the file's budget
+    if own := {k: v for k, v in hardware.items() if v is not None}:
+        settings["hardware"] = settings.get("hardware", {}) | own
+    if rank is not None:
+        settings["lora"] = settings.get("lora", {}) | {"rank": rank, "alpha": float(rank)}
+    if copies is not None:
+        settings["augment"] = settings.get("augment", {}) | {"copies": copies}
     if last_command:
         settings["derived_state"] = ["velocity", "last_command"]
     return settings
 
 
-def _recipe(settings: dict, play, films):
+def _with_base(settings: dict[str, Any]) -> dict[str, Any]:
+    """Names of known bases become folders, and what a base is says which backbone it needs."""
+    if settings.get("base") is None:
+        return settings
+    from adapt import bases
+    from adapt.adapter import RECORD, read_record
+    from cli.base import bases_home
+
+    folder = bases.find(str(settings["base"]), bases_home())
+    own = read_record(folder).backbone if (folder / RECORD).exists() else "dreamzero"
+    return {"backbone": own} | settings | {"base": str(folder)}
+
+
+def _recipe(settings: dict[str, Any], parts: list[dict[str, Any]]) -> "AdaptRecipe":
     from adapt.backbones.registry import backbone_info
     from schemas.recipe import AdaptRecipe
     from schemas.yaml_io import parse
 
-    folders = {"play": str(play.folder) if play else "", "video": str(films.folder) if films else None}
-    recipe = parse(AdaptRecipe, settings | folders, "settings")
+    recipe = parse(AdaptRecipe, settings | {"parts": parts}, "settings")
     backbone_info(recipe.backbone)
     return recipe
-
-
-class _Bars:
-    """One bar per stage, shown while it runs."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self._quiet = quiet
-        self._bar = None
-        self._context = None
-        self._label = ""
-
-    def __enter__(self) -> "_Bars":
-        return self
-
-    def __exit__(self, *error) -> None:
-        self._close(*error)
-
-    def stage(self, name: str, skipped: bool) -> None:
-        self._close(None, None, None)
-        if skipped and not self._quiet:
-            console.note(f"{name}: done before")
-
-    def progress(self, label: str, done: int, total: int, words: str) -> None:
-        if label != self._label:
-            self._close(None, None, None)
-            self._context = console.progress(label, quiet=self._quiet)
-            self._bar, self._label = self._context.__enter__(), label
-        self._bar(done, total or None, words)
-
-    def _close(self, *error) -> None:
-        if self._context is not None:
-            self._context.__exit__(*(error or (None, None, None)))
-        self._context, self._label = None, ""

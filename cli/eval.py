@@ -13,25 +13,34 @@ def evaluate(
     shards: Annotated[Path, typer.Argument(help="Shards to judge on; their held-out part is used.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="New folder for report.json and report.html.")],
     base: Annotated[Path | None, typer.Option(help="Base of a LoRA adapter.")] = None,
+    as_served: Annotated[
+        bool, typer.Option(help="Precision, denoising steps and guidance of deployment, not of the recipe.")
+    ] = False,
+    predictions: Annotated[
+        Path | None, typer.Option(help="Another policy's predictions (.jsonl, .parquet, .npz), judged beside it.")
+    ] = None,
     strict: Annotated[bool, typer.Option(help="Exit with 1 unless the verdict is OFFLINE PASS.")] = False,
     json: console.Json = False,
     quiet: console.Quiet = False,
 ) -> None:
     """Report on the held-out part of SHARDS; the baselines are fitted on its training part.
 
-    Not yet: serving settings, other policies' predictions, language and camera tests.
+    Without a training part, baselines that must be fitted are left out, and the report says so.
     """
-    from adapt.run import RunResult, Shards
+    from adapt.clips import Clips
+    from adapt.run import RunResult
     from schemas.errors import UsageError
 
     if (out / "report.json").exists():
         raise UsageError(f"{out}: holds a report already. Give a new --out.")
-    play = Shards.open(shards)
+    play = Clips.open(shards)
     folder = adapter / "adapter" / "export" if (adapter / "adapter" / "export").exists() else adapter
     with console.progress("judge", quiet=quiet or json) as bar:
         from adapt.judge import judge_adapter
 
-        report, html = judge_adapter(folder, play, out, base=base, on_progress=bar)
+        report, html = judge_adapter(
+            folder, play, out, base=base, as_served=as_served, predictions=predictions, on_progress=bar
+        )
     if json:
         console.as_json(report.as_dict() | {"html": str(html)})
     else:

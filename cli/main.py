@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from cli import adapt, check, doctor, eval, export, ingest, plan, robot, shard, show
+from cli import adapt, base, check, compare, doctor, eval, export, ingest, pack, plan, robot, shard, show
 from schemas.errors import WamError
 
 app = typer.Typer(
@@ -19,11 +19,14 @@ app.command("check")(check.check)
 app.add_typer(robot.app, name="robot")
 app.command("plan")(plan.plan)
 app.command("adapt")(adapt.adapt)
+app.add_typer(base.app, name="base")
 app.command("ingest")(ingest.ingest)
 app.add_typer(shard.app, name="shard")
 app.command("eval")(eval.evaluate)
+app.command("compare")(compare.compare)
 app.command("export")(export.export)
 app.command("show")(show.show)
+app.command("pack")(pack.pack)
 app.command("doctor")(doctor.doctor)
 
 

@@ -151,7 +151,7 @@ def preview(
     from adapt.backbones.dreamzero.preview import preview_png
     from adapt.backbones.dreamzero.slots import BASES, describe, draw
     from adapt.backbones.dreamzero.views import prompt
-    from adapt.run import Shards
+    from adapt.clips import Clips
     from schemas.errors import UsageError
 
     if size not in PRESETS:
@@ -160,7 +160,7 @@ def preview(
         raise UsageError(f"{out}: exists already. Give a new --out.")
     if checkpoint and (theirs := open_checkpoint(checkpoint).config.flavour) != PRESETS[size].flavour:
         raise UsageError(f"--size {size}: {checkpoint} is of the other flavour, {theirs}. Give the size that it has.")
-    opened = Shards.open(shards)
+    opened = Clips.open(shards)
     robot = opened.embodiment
     time_base, origin = house.time_base_of(base, checkpoint=checkpoint)
     mosaic = house.mosaic_of(robot, base=base, style=style)

@@ -13,10 +13,11 @@ def show(
     verify: Annotated[
         bool, typer.Option("--verify", help="Of a checkpoint: read weights too, for its sha256 as a base.")
     ] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Of a run: refresh every 2 s until it is done.")] = False,
     json: console.Json = False,
 ) -> None:
-    """Say what a path holds: logs, shards (with rejects and findings), a run (with its stages), an adapter, or a
-    DreamZero or Wan checkpoint (with what it lacks).
+    """Say what a path holds: logs, shards (with rejects and findings), a run (with its stages, and how training goes
+    while it runs), an adapter, or a DreamZero or Wan checkpoint (with what it lacks).
 
     Not yet: pictures of clips.
     """
@@ -26,20 +27,31 @@ def show(
         raise UsageError(f"{path}: no such file or folder. Check the path.")
     if verify and not _is_checkpoint(path):
         raise UsageError(f"{path}: holds no checkpoint, and --verify is for those. Leave it out.")
+    if watch and (json or not _is_run(path)):
+        raise UsageError(f"{path}: --watch is for runs, in a terminal. Leave it{' or --json' * json} out.")
     if path.suffix in (".yaml", ".yml"):
         from cli.robot import show as show_robot
 
         show_robot(str(path), json=json)
     elif (path / "adapter.json").exists():
         _adapter(path, json=json)
-    elif (path / "latents").is_dir() or ((path / "recipe.yaml").exists() and (path / "shards").is_dir()):
-        _run(path, json=json)
+    elif _is_run(path):
+        from cli.show_run import show_run
+
+        show_run(path, json=json, watch=watch)
     elif (path / "manifest.json").exists():
         _shards(path, json=json)
     elif _is_checkpoint(path):
         _checkpoint(path, verify=verify, json=json)
     else:
         _source(path, json=json)
+
+
+def _is_run(path: Path) -> bool:
+    """Whether a folder is one that `wam adapt` writes, however far it has come."""
+    signs = (path / "recipe.yaml", path / "shards" / "manifest.json", path / "shards" / ".lock")
+    has_stage = any((path / stage).is_dir() for stage in ("latents", "train"))
+    return has_stage or ((path / "shards").is_dir() and any(sign.exists() for sign in signs))
 
 
 def _adapter(path: Path, *, json: bool) -> None:
@@ -105,47 +117,6 @@ def _aligned(rows: list[tuple[str, str]]) -> None:
         last = label
 
 
-def _run(path: Path, *, json: bool) -> None:
-    from adapt.run import ADAPTER, EVAL, LATENTS, TRAIN
-    from adapt.stage import DONE
-
-    stages = {"shards": (path / "shards" / "manifest.json").exists()}
-    stages |= {name: (path / name / DONE).exists() for name in (LATENTS, TRAIN, EVAL, ADAPTER)}
-    facts = {"run": str(path), "stages": stages} | _training(path) | _verdict(path)
-    if json:
-        console.as_json(facts)
-        return
-    console.out(f"run {path}")
-    console.table([[n, "done" if d else "not yet"] for n, d in stages.items()], ["stage", ""])
-    for key in ("step", "held-out error", "verdict", "reason", "report"):
-        if key in facts:
-            console.out(f"{key}: {facts[key]}")
-
-
-def _training(path: Path) -> dict:
-    from adapt.curves import CURVES, Curves
-
-    file = path / "train" / CURVES
-    if not file.exists():
-        return {}
-    curves = Curves.read_json(file)
-    facts: dict = {"step": curves.loss[-1].step if curves.loss else 0}
-    if curves.val_error:
-        best = min(curves.val_error, key=lambda p: p.value)
-        facts["held-out error"] = f"{curves.val_error[-1].value:.4f} (best {best.value:.4f} at step {best.step})"
-    return facts
-
-
-def _verdict(path: Path) -> dict:
-    from schemas.report import Report
-
-    file = path / "eval" / "report.json"
-    if not file.exists():
-        return {}
-    report = Report.read_json(file)
-    return {"verdict": report.verdict, "reason": report.reason, "report": str(path / "eval" / "report.html")}
-
-
 def _shards(path: Path, *, json: bool) -> None:
     from cli.ingest import print_summary, summary
     from wamdata.shards import read_manifest
@@ -168,8 +139,15 @@ def _shards(path: Path, *, json: bool) -> None:
 
 
 def _source(path: Path, *, json: bool) -> None:
-    from wamdata.readers import detect_reader
+    from schemas.errors import UsageError
+    from wamdata.readers import READERS, detect_reader
 
+    if not any(reader.detect(path) for reader in READERS):
+        what = "is empty" if path.is_dir() and not any(path.iterdir()) else "is nothing that wam knows"
+        raise UsageError(
+            f"{path}: {what}. Give robot logs (LeRobot's folder with meta/info.json, or videos), shards, a run, an "
+            "adapter, a DreamZero or Wan checkpoint (*.safetensors at its top), or a robot's YAML file."
+        )
     reader = detect_reader(path)
     listing = reader.list_episodes(path)
     facts = {

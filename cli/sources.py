@@ -9,6 +9,14 @@ def is_shards(source: Path) -> bool:
     return (source / "manifest.json").exists() and not (source / "meta" / "info.json").exists()
 
 
+def opened(folder: Path, robot: str | None):
+    """Finished shards, seen as `robot` if one is named."""
+    from adapt.clips import Clips
+    from schemas.embodiment import load_embodiment
+
+    return Clips.open(folder, load_embodiment(robot) if robot else None)
+
+
 def shards_of(
     sources: list[Path],
     out: Path,
@@ -23,7 +31,7 @@ def shards_of(
     blank_text: bool = False,
 ):
     """Open shards: the folder itself, or those ingested from logs into `out` (finished ones are recognised)."""
-    from adapt.run import Shards
+    from adapt.clips import Clips
     from schemas.embodiment import load_embodiment
     from schemas.errors import UsageError
     from schemas.recipe import IngestRecipe
@@ -34,7 +42,7 @@ def shards_of(
             raise UsageError(
                 f"{sources[0]}: shards hold their words and split. Use `wam ingest`, or `wam shard split`."
             )
-        return Shards.open(sources[0], load_embodiment(robot) if robot else None)
+        return opened(sources[0], robot)
     if (out.parent / "latents").exists() and not out.exists():
         raise UsageError(f"{out.parent}: is a run on other shards. Give a new --out.")
     shards = [s for s in sources if is_shards(s)]
@@ -47,4 +55,4 @@ def shards_of(
     values |= {"filters": {"blank_text": "keep"}} if blank_text else {}
     recipe = parse(IngestRecipe, values, "options")
     run(recipe, out, executor=executor, ray_address=ray_address, quiet=quiet)
-    return Shards.open(out, load_embodiment(name))
+    return Clips.open(out, load_embodiment(name))

@@ -1,9 +1,10 @@
 """The one file that determines a run. The resolved copy is written into the run folder."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from schemas.mix import MixPart
 from schemas.record import Record
 
 
@@ -83,39 +84,114 @@ class TimeBase(Record):
 
 
 class Lora(Record):
-    """LoRA as peft understands it; scale is alpha / rank."""
+    """LoRA as peft understands it; scale is alpha / rank.
 
-    rank: int = Field(default=32, ge=1)
-    alpha: float = 32.0
+    Args:
+        options: further options of `peft.LoraConfig`, by its names: use_dora, init_lora_weights, rank_pattern, ...
+    """
+
+    rank: int = Field(default=32, ge=1)  # peers converge on 32; 2 and 4 are said to lack capacity (GR00T, DreamZero)
+    alpha: float = 32.0  # scale 1: a rank may be changed without changing the learning rate
     dropout: float = Field(default=0.0, ge=0, lt=1)
     rslora: bool = False
+    options: dict[str, Any] = {}
+
+
+class Augment(Record):
+    """What varies between the copies of a training window; copy 0 is plain. Values of the public reference."""
+
+    copies: int = Field(default=1, ge=1)
+    crop: float = Field(default=0.95, gt=0, le=1)
+    brightness: float = Field(default=0.3, ge=0, le=1)
+    contrast: float = Field(default=0.4, ge=0, le=1)
+    saturation: float = Field(default=0.5, ge=0, le=1)
+    hue: float = Field(default=0.08, ge=0, le=0.5)
+    phase: bool = True
+
+
+class LossWeights(Record):
+    """How much each part of the loss counts."""
+
+    video: float = Field(default=1.0, ge=0)
+    action: float = Field(default=1.0, ge=0)
+
+
+Weights = Literal["float32", "bf16", "fp8", "int8", "nf4"]
+Activations = Literal["keep", "selective", "full", "offload"]
+
+
+class Hardware(Record):
+    """How a run is computed; None lets the plan choose. Nothing of it is part of a run's identity.
+
+    Args:
+        precision: of what is not quantised; bf16 on a GPU and float32 elsewhere by default.
+        gpus: processes, one to a GPU (or to a CPU share where there is none); 0 is all GPUs there are, or one CPU.
+        shard: divide the base over the GPUs (FSDP2) in place of a copy on each.
+        threads: CPU threads of one process. One: nano's tensors are so small that a second one gains little when the
+            machine is idle, and where other processes run its barriers cost 19 times the work.
+    """
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    gpus: int = Field(default=0, ge=0)
+    shard: bool = False
+    precision: Literal["float32", "float64", "bf16"] | None = None
+    weights: Weights | None = None
+    fp8_matmul: bool = False
+    activations: Activations | None = None
+    selective_blocks: int | None = None
+    optimizer: Literal["adamw", "adamw8bit"] | None = None
+    micro_batch: int | None = Field(default=None, ge=1)
+    compile: bool | None = None
+    fused_lora: bool | None = None
+    threads: int = Field(default=1, ge=1)
+    encode_ahead: bool = True
 
 
 class AdaptRecipe(Record):
-    """From shards to an adapter."""
+    """From shards to an adapter. A field that is None gets its backbone's default (`adapt.defaults`)."""
 
     schema_id: Literal["wamkit/adapt@1"] = Field(default="wamkit/adapt@1", alias="schema")
-    play: str
-    video: str | None = None
+    parts: tuple[MixPart, ...]
     backbone: str = "nano"
     base: str | None = None
+    start: str | None = None  # an earlier adapter, to go on from
+    style: str | None = None  # DreamZero: whose channels, words and time base: agibot, droid or yam
+    tokenizer: str | None = None  # DreamZero: folder of umt5-xxl's, where it does not lie beside the base
     time_base: TimeBase | None = None
     derived_state: tuple[Literal["velocity", "last_command"], ...] | None = None
     lora: Lora = Lora()
-    steps: int = Field(default=400, ge=1)
-    batch: int = Field(default=8, ge=1)
-    # Of each batch: enough to teach looks, little enough not to take the actions' share of a short training.
-    video_share: float = Field(default=0.125, gt=0, lt=1)
-    lr: float = Field(default=2e-3, gt=0)
-    warmup: int = Field(default=20, ge=0)
-    weight_decay: float = Field(default=0.05, ge=0)
-    ema: float = Field(default=0.98, ge=0, lt=1)
-    window_stride_s: float = Field(default=2 / 15, gt=0)
-    eval_every: int = Field(default=100, ge=1)
-    save_every: int = Field(default=100, ge=1)
-    denoise_steps: int = Field(default=2, ge=1)
+    augment: Augment | None = None
+    imitate: tuple[Literal["human", "intervention", "scripted", "policy"], ...] = ("human", "intervention", "scripted")
+    steps: int | None = Field(default=None, ge=1)
+    epochs: float | None = Field(default=None, gt=0)
+    batch: int | None = Field(default=None, ge=1)
+    lr: float | None = Field(default=None, gt=0)
+    heads_lr: float | None = Field(default=None, gt=0)  # as a share of lr
+    warmup: int | None = Field(default=None, ge=0)
+    weight_decay: float | None = Field(default=None, ge=0)
+    losses: LossWeights = LossWeights()
+    ema: float | None = Field(default=None, ge=0, lt=1)
+    patience: int | None = Field(default=None, ge=0)  # held-out looks without gain before stopping; 0 never stops
+    window_stride_s: float | None = Field(default=None, gt=0)
+    eval_every: int | None = Field(default=None, ge=1)
+    eval_windows: int = Field(default=256, ge=1)
+    save_every: int | None = Field(default=None, ge=1)
+    denoise_steps: int | None = Field(default=None, ge=1)
     samples: int = Field(default=8, ge=1)
-    # One thread: nano's tensors are so small that a second one gains little when the machine is idle, and where other
-    # processes run its barriers cost 19 times the work (5.2 s against 0.28 s a step).
-    threads: int = Field(default=1, ge=1)
     seed: int = Field(default=0, ge=0)
+    until: str | None = None  # when all must be done: "07:30", "2026-11-23T07:30" or "+8h"; shortens the budget
+    hardware: Hardware = Hardware()
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Self:
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError(f"steps ({self.steps}) and epochs ({self.epochs:g}) are both given, wanted one of them")
+        names = [p.name for p in self.parts]
+        if len(set(names)) < len(names):
+            raise ValueError(f"parts: {names} holds a name twice")
+        return self
+
+    @property
+    def play(self) -> MixPart:
+        """The part whose robot the adapter is for: the first with role play, or the first film of a video-only run."""
+        return next((p for p in self.parts if p.role == "play"), self.parts[0])

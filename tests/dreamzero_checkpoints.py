@@ -14,6 +14,7 @@ from adapt.backbones.dreamzero.config import DreamZeroConfig, preset
 from adapt.backbones.dreamzero.config_json import config_json
 from adapt.backbones.dreamzero.legacy import IMAGE_FILE, TEXT_FILE, VIDEO_FILES
 from adapt.backbones.dreamzero.lora_weights import LoraWeights
+from adapt.backbones.dreamzero.model import build
 from adapt.backbones.dreamzero.names import (
     IMAGE,
     LORA_TARGETS,
@@ -177,3 +178,33 @@ def some_robot(tag: str = "yam", **changes: Any) -> ServedRobot:
         "statistics": statistics,
     }
     return ServedRobot(**(values | changes))
+
+
+# What the golden encoders, tiny as they are, fit: their widths are no others' of the tiny size.
+RUNNABLE = preset("tiny", text_dim=32, clip_dim=32, clip_tokens=5, layers=2)
+WORDS = ("<pad>", "</s>", "<unk>", "▁pick", "▁up", "▁the", "▁cup", "▁&", "▁and")
+
+
+def write_runnable(folder: Path, *, dtype: torch.dtype = torch.float32, seed: int = 0) -> Path:
+    """A tiny released checkpoint whose parts fit each other, encoders and tokenizer included: a whole run works on it."""
+    model = build(RUNNABLE, device="cpu", seed=seed)
+    tensors = {name: t for name, t in released_tensors().items() if not name.startswith(MODEL)}
+    tensors |= {MODEL + name: tensor.detach() for name, tensor in model.named_parameters()}
+    tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
+    write_shards(folder, tensors, shards=3, config=config_json(RUNNABLE))
+    write_tokenizer(folder / "tokenizer")
+    return folder
+
+
+def write_tokenizer(folder: Path) -> Path:
+    """A T5 tokenizer of nine words, in the file layout of umt5-xxl's."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    model = Tokenizer(models.Unigram([(word, -float(i)) for i, word in enumerate(WORDS)], unk_id=2))
+    model.pre_tokenizer = pre_tokenizers.Metaspace()
+    model.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save(str(folder / "tokenizer.json"))
+    names = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "extra_ids": 0}
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "T5Tokenizer", **names}))
+    return folder

@@ -71,7 +71,7 @@ def test_every_part_runs_on_a_cpu_and_lands_in_the_file(tmp_path: Path) -> None:
 def test_plain_and_our_transformer_agree_in_outputs_and_lora_gradients() -> None:
     base = build(TINY, device="cpu", seed=0, dtype=torch.float64).requires_grad_(False)
     model = add_lora(base, rank=4, dtype=torch.float64)
-    model.settings = Settings(recompute=True)
+    model.settings = Settings(activations="full")
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.05, generator=torch.Generator().manual_seed(1))
@@ -95,9 +95,9 @@ def test_the_plain_transformer_refuses_a_sample_without_actions() -> None:
         lora_step(partial(plain_forward, build(TINY, device="cpu", seed=0)), batch, draws)
 
 
-@pytest.mark.parametrize("recompute", [False, True])
-def test_operations_of_all_layers_follow_from_those_of_one_and_two(recompute: bool) -> None:
-    count = partial(tflop, work=step_work, rank=4, settings=Settings(recompute=recompute))
+@pytest.mark.parametrize("activations", ["keep", "full"])
+def test_operations_of_all_layers_follow_from_those_of_one_and_two(activations: str) -> None:
+    count = partial(tflop, work=step_work, rank=4, settings=Settings(activations=activations))
     assert of_all_layers(TINY, count) == pytest.approx(count(TINY), rel=1e-12)
 
 

@@ -28,7 +28,7 @@ def run_parts(
 
 
 def _run_on_ray(work: Callable[[P], R], parts: Sequence[P], address: str | None) -> Iterator[R]:
-    ray = _start_ray(address)
+    ray = start_ray(address)
     # num_cpus: one part decodes nothing and writes at disk speed, so one core each is enough.
     task = ray.remote(num_cpus=1, max_retries=3, retry_exceptions=False)(work)
     in_flight_limit = max(2, 2 * int(ray.cluster_resources().get("CPU", 1)))
@@ -55,7 +55,8 @@ def _result(ray: Any, ref: Any) -> Any:
         raise (error.cause if isinstance(error.cause, Exception) else error) from None
 
 
-def _start_ray(address: str | None) -> Any:
+def start_ray(address: str | None) -> Any:
+    """Ray, connected to the cluster at `address`, or started on this machine."""
     # Ray reads these while it is imported: no telemetry, no log lines of workers between our progress bars.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")

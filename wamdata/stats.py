@@ -1,4 +1,4 @@
-"""Statistics over training rows: exact, mergeable, on the same relative definition that training uses.
+"""Statistics over training rows whose action counts: exact, mergeable, relative as training is.
 
 Rows are kept (an hour of a 26-column robot at 30 Hz is 11 MB; relative actions per step 24 times that), so
 quantiles are exact and any split, merged in any order, gives the same numbers.
@@ -30,9 +30,12 @@ class Accumulator:
 
     def moments(self) -> Moments:
         """Mean, std, min, max and exact q01, q99 per column; sums in float64 over sorted rows: order is no matter."""
+        if not any(len(rows) for rows in self._rows):
+            raise DataError(
+                "no rows to take statistics of: the training split is empty, or no action in it may be imitated. "
+                "Ingest more episodes, or look at their use, control and outcome."
+            )
         rows = np.sort(np.concatenate(self._rows).astype(np.float64), axis=0)
-        if not len(rows):
-            raise DataError("no rows to take statistics of: the training split is empty. Ingest more episodes.")
         q01, q99 = np.quantile(rows, [0.01, 0.99], axis=0)
         return Moments(
             count=len(rows),
@@ -46,13 +49,16 @@ class Accumulator:
 
 
 def relative_chunks(rows: Rows, embodiment: Embodiment, steps: int) -> Float32:
-    """(N, K, A) commands of every whole chunk, relative to the state at its start where the embodiment says so."""
+    """(N, K, A) commands of every whole chunk, relative to the state at its start where the embodiment says so.
+
+    Whole: every action of the chunk counts.
+    """
     count = len(rows) - steps + 1
     if count <= 0:
         return np.zeros((0, steps, embodiment.action_width), np.float32)
     starts = np.arange(count)
     index = starts[:, None] + np.arange(steps)
-    whole = rows.valid[index].all(axis=1)
+    whole = rows.action_counts[index].all(axis=1)
     return relative_to_state(rows.action[index], rows.state[starts], embodiment)[whole]
 
 
@@ -66,12 +72,20 @@ def relative_to_state(action: Float32, state: Float32, embodiment: Embodiment) -
 
 
 def statistics(clips: Iterable[Rows], embodiment: Embodiment, time_base: TimeBase) -> Statistics:
-    """Statistics of the given clips' rows; call with the training split only."""
+    """Statistics of the given clips' rows whose action counts; call with the training split only.
+
+    States are those of the same rows: where a policy wanders or a reset carries the robot must not widen the range
+    that commands are normalised by.
+
+    Raises:
+        DataError: there is no such row, or no whole chunk of them.
+    """
     state, action, relative = Accumulator(), Accumulator(), [Accumulator() for _ in range(time_base.steps)]
     pooled = Accumulator()
     for rows in clips:
-        state.add(rows.state[rows.valid])
-        action.add(rows.action[rows.valid])
+        counts = rows.usable if embodiment.is_action_free else rows.action_counts
+        state.add(rows.state[counts])
+        action.add(rows.action[counts])
         chunks = relative_chunks(rows, embodiment, time_base.steps)
         pooled.add(chunks.reshape(-1, chunks.shape[-1]))
         for step in range(time_base.steps):

@@ -3,8 +3,8 @@
 A window starts at row a of the clip's rows on the time base and holds C chunks of K steps: state at each
 chunk's start (row a + cK), commands at rows a + cK ... a + cK + K - 1, and frames from the start of the first
 chunk to the end of the last one, that end included (33 frames at DreamZero's 4 chunks of 8; dreamzero.md 4.2).
-Every window is whole: none crosses the clip's end, an invalid row, or a change of instruction, and clips that
-are too short give none and are counted (`wam plan` lists them).
+Every window is whole: none crosses the clip's end, an invalid row, a row that feeds no loss (`use`), or a change of
+instruction, and clips that are too short give none and are counted (`wam plan` lists them).
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,6 +18,7 @@ from schemas.recipe import TimeBase
 from wamdata.align import distance_ns, nearest, uniform_grid
 from wamdata.clips import Clip
 from wamdata.mapping import resample_component
+from wamdata.use import IMITATED, at_times, clip_feeds
 from wamdata.video import read_frames
 
 HISTORY_LAGS = (1, 2, 4, 8)  # rows; libraries.md: differences over these made a ridge fall from 0.0364 to 0.0234
@@ -27,44 +28,105 @@ SAME_RATE = 0.02  # a native rate this close to the time base's is taken as it i
 
 @dataclass(frozen=True)
 class Rows:
-    """A clip on the time base: (T,) times, (T, S) state, (T, A) commands, (T,) validity."""
+    """A clip on the time base: (T,) times, (T, S) state, (T, A) commands, (T,) validity.
+
+    `feeds_video` and `feeds_action`, (T,) bool, are what `use` allows, whether or not the row is valid.
+    """
 
     t_ns: Int64
     state: Float32
     action: Float32
     valid: np.ndarray
+    feeds_video: np.ndarray
+    feeds_action: np.ndarray
 
     def __post_init__(self) -> None:
-        freeze(self.t_ns, self.state, self.action, self.valid)
+        freeze(self.t_ns, self.state, self.action, self.valid, self.feeds_video, self.feeds_action)
 
     def __len__(self) -> int:
         return len(self.t_ns)
 
+    @property
+    def usable(self) -> np.ndarray:
+        """(T,) bool: rows that a window may hold."""
+        return self.valid & self.feeds_video
 
-def on_time_base(clip: Clip, embodiment: Embodiment, time_base: TimeBase) -> Rows:
-    """The clip's rows at the time base's rate; unchanged when the robot already runs at it."""
+    @property
+    def action_counts(self) -> np.ndarray:
+        """(T,) bool: rows whose action is learnt, measured by statistics and judged."""
+        return self.valid & self.feeds_action
+
+
+def on_time_base(
+    clip: Clip, embodiment: Embodiment, time_base: TimeBase, *, imitated: frozenset[str] = IMITATED
+) -> Rows:
+    """The clip's rows at the time base's rate; unchanged when the robot already runs at it.
+
+    Args:
+        imitated: controls whose actions may be learnt, names in `CONTROL_CODES`.
+    """
+    feeds = clip_feeds(clip, imitated=imitated)
     period_ns = 1e9 / time_base.action_hz
     same_rate = abs(embodiment.native_hz / time_base.action_hz - 1) <= SAME_RATE
     if not embodiment.is_action_free and same_rate and np.diff(clip.t_ns).max(initial=0) < HOLE_ROWS * period_ns:
-        return Rows(clip.t_ns, clip.state, clip.action, clip.valid)
+        return Rows(clip.t_ns, clip.state, clip.action, clip.valid, *feeds)
     grid = uniform_grid(int(clip.t_ns[0]), int(clip.t_ns[-1]), time_base.action_hz)
+    on_grid = at_times(feeds, clip.t_ns, grid)
     return Rows(
         t_ns=grid,
         state=_resampled(clip.t_ns, clip.state, embodiment.model_state, grid),
         action=_resampled(clip.t_ns, clip.action, embodiment.model_action, grid),
         valid=clip.valid[nearest(clip.t_ns, grid)]
         & (distance_ns(clip.t_ns, grid) < HOLE_ROWS * 1e9 / min(embodiment.native_hz, time_base.action_hz)),
+        feeds_video=on_grid.video,
+        feeds_action=on_grid.action,
     )
 
 
 def window_starts(clip: Clip, rows: Rows, time_base: TimeBase, *, stride: int) -> list[int]:
     """Rows at which a whole window starts, every `stride` rows."""
+    return _whole(clip, rows, time_base, range(0, len(rows) - time_base.window_rows + 1, stride))
+
+
+def shifted_starts(
+    clip: Clip, rows: Rows, time_base: TimeBase, starts: Sequence[int], shifts: Sequence[int]
+) -> list[int]:
+    """Each start moved by its shift, in rows, or as it was where no whole window starts there."""
+    moved = [a + shift for a, shift in zip(starts, shifts, strict=True)]
+    whole = set(_whole(clip, rows, time_base, moved))
+    return [b if b in whole else a for a, b in zip(starts, moved, strict=True)]
+
+
+def judged_starts(clip: Clip, rows: Rows, time_base: TimeBase) -> tuple[list[int], list[int]]:
+    """Starts and numbers of chunks of the windows whose last chunk is to be predicted from the ones before.
+
+    One for every chunk of the clip that is whole and, where the robot has actions, holds a row whose action counts;
+    with as much past as there is, up to the time base's chunks.
+    """
+    starts, chunks = [], []
+    counts = rows.action_counts if rows.action.shape[1] else rows.usable
+    for anchor in range(0, len(rows) - time_base.steps + 1, time_base.steps):
+        stop = anchor + time_base.steps
+        past = min(anchor // time_base.steps, time_base.chunks - 1)
+        for context in range(past, -1, -1) if counts[anchor:stop].any() else ():
+            start = anchor - context * time_base.steps
+            whole = rows.usable[start:stop].all() and has_frames(clip, rows, start, context + 1, time_base)
+            if whole and has_one_text(clip, rows, start, stop):
+                starts.append(start)
+                chunks.append(context + 1)
+                break
+    return starts, chunks
+
+
+def _whole(clip: Clip, rows: Rows, time_base: TimeBase, starts: Sequence[int]) -> list[int]:
+    """Those of `starts` at which a whole window starts."""
     need = time_base.window_rows
-    bad = np.concatenate([[0], np.cumsum(~rows.valid)])
+    bad = np.concatenate([[0], np.cumsum(~rows.usable)])
     return [
         a
-        for a in range(0, len(rows) - need + 1, stride)
-        if bad[a + need] == bad[a]
+        for a in starts
+        if 0 <= a <= len(rows) - need
+        and bad[a + need] == bad[a]
         and has_one_text(clip, rows, a, a + need)
         and has_frames(clip, rows, a, time_base.chunks, time_base)
     ]
@@ -105,30 +167,31 @@ def cut_windows(
     pixels, places = _decode(clip, embodiment, times, view_size)
     for at, (a, count) in enumerate(zip(starts, counts, strict=True)):
         frames = {camera: pixels[camera][places[camera][at]] for camera in pixels}
-        yield _window(clip, rows, a, embodiment, time_base, count, frames)
+        yield window_at(clip, rows, a, embodiment, time_base, count, frames)
 
 
-def _window(
+def window_at(
     clip: Clip,
     rows: Rows,
     a: int,
     embodiment: Embodiment,
     time_base: TimeBase,
     count: int,
-    frames: dict[str, np.ndarray],
+    frames: dict[str, np.ndarray] | None = None,
 ) -> Window:
+    """The window of `count` chunks that starts at row `a`; without `frames` nothing is decoded and it holds none."""
     anchors = a + np.arange(count) * time_base.steps
     steps = anchors[:, None] + np.arange(time_base.steps)
     lags = np.maximum(anchors[:, None] - np.array(HISTORY_LAGS), 0)
     return Window(
         clip_key=clip.key,
         start=a,
-        frames=frames,
+        frames=frames or {},
         state=rows.state[anchors],
         history=rows.state[lags],
         last_action=last_commands(rows, anchors, embodiment),
         action=rows.action[np.minimum(steps, len(rows) - 1)],
-        action_valid=(steps < len(rows)) & rows.valid[np.minimum(steps, len(rows) - 1)],
+        action_valid=(steps < len(rows)) & rows.action_counts[np.minimum(steps, len(rows) - 1)],
         text=clip.text_at(int(rows.t_ns[a])),
     )
 
@@ -144,6 +207,17 @@ def last_commands(rows: Rows, anchors: np.ndarray, embodiment: Embodiment) -> Fl
         )
         commands[first] = still
     return commands
+
+
+def velocities(state: Float32, hz: float) -> Float32:
+    """(T, S) rates of change per second of (T, S) state rows at `hz`, in each column's own unit a second.
+
+    The backward difference, which is all that a policy knows at its present row; zero in the first row. Radians give
+    rad/s, metres m/s, a gripper's fraction 1/s. A row beside a hole differs from what was filled in there: leave out
+    rows that are not valid. Does not know rotations: columns of a quaternion give no angular velocity.
+    """
+    change = np.diff(state.astype(np.float64), axis=0, prepend=state[:1])
+    return (change * hz).astype(np.float32)
 
 
 def _frame_times(rows: Rows, a: int, chunks: int, time_base: TimeBase) -> Int64:

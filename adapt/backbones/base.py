@@ -2,19 +2,24 @@
 
 from __future__ import annotations  # training on a bare machine has no pydantic, which the schemas need
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from adapt.latents import Clips
+    from adapt.clips import Clips
+    from adapt.rung import Rung
     from schemas.embodiment import Embodiment
     from schemas.episode import Window
     from schemas.recipe import AdaptRecipe, TimeBase
+
+Future = Literal["imagined", "true"]
+AUGMENTED = "augmented"  # in a window's extras: its views are cut and resized to their tile already
 
 
 @dataclass(frozen=True)
@@ -22,16 +27,22 @@ class Latents:
     """A window after the frozen encoders, low-dimensional parts in physical units.
 
     Args:
-        video: (T, ...) latents of all frames; frame 0 first.
+        copy: which augmented copy of the window this is; 0 is the plain one.
+        text: the whole prompt, as the model reads it.
+        robot: digest of the embodiment that states and actions are in.
+        encoded: what the encoders made. `video` (1 + chunks * latents_per_chunk, ...) is always there, frame 0 first;
+            the rest is the backbone's own.
         frames: (F + 1, H, W, 3) uint8 of the last chunk and the frame before it; empty unless it is to be judged.
         state, history, last_action, action, action_valid: as in `Window`.
     """
 
     window_id: str
+    copy: int
     clip_key: str
     start: int
     text: str
-    video: np.ndarray
+    robot: str
+    encoded: Mapping[str, Tensor]
     frames: np.ndarray
     state: np.ndarray
     history: np.ndarray
@@ -40,17 +51,43 @@ class Latents:
     action_valid: np.ndarray
 
     @property
+    def video(self) -> Tensor:
+        return self.encoded["video"]
+
+    @property
     def has_action(self) -> bool:
-        return self.action.shape[-1] > 0
+        """Whether any of its commands is to be learned from."""
+        return self.action.shape[-1] > 0 and bool(self.action_valid.any())
 
     @property
     def chunks(self) -> int:
         return len(self.state)
 
+    @property
+    def latents_per_chunk(self) -> int:
+        return (len(self.video) - 1) // self.chunks
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What the losses of a whole step are means over; a micro-batch or a rank holds a part of it.
+
+    Args:
+        samples: windows of the step.
+        action_rows: their valid command rows.
+    """
+
+    samples: int
+    action_rows: int
+
+    @classmethod
+    def of(cls, samples: Sequence[Latents]) -> Self:
+        return cls(len(samples), sum(int(s.action_valid.sum()) for s in samples if s.has_action))
+
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of each sample's last chunk: (B, K, A) absolute commands, (B, ...) latents of its video."""
+    """What a model says of each sample's last chunk: (N, K, A) absolute commands, (N, ...) latents of its video."""
 
     action: np.ndarray
     video: Tensor
@@ -63,6 +100,7 @@ class Backbone(Protocol):
     time_base: TimeBase
     lora_targets: tuple[str, ...]
     head_modules: tuple[str, ...]
+    entries: tuple[str, ...]  # the model's methods that are called beside `forward`
 
     @classmethod
     def fit(
@@ -72,16 +110,29 @@ class Backbone(Protocol):
         ...
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
-        """The backbone whose `files` lie in `folder`."""
+    def on_base(cls, base: Path, play: Clips, recipe: AdaptRecipe) -> Self:
+        """The base's encoders and trunk for the robot of `play`: its widths and normalisation."""
         ...
 
-    def for_robot(self, play: Clips, recipe: AdaptRecipe) -> Self:
-        """The base's encoders and trunk for the robot of `play`: its widths and normalisation."""
+    @classmethod
+    def load(cls, folder: Path, *, base: Path | None = None) -> Self:
+        """The backbone whose `files` lie in `folder`; `base` holds the frozen weights that those do not."""
+        ...
+
+    def with_robot(self, clips: Clips, recipe: AdaptRecipe) -> Self:
+        """Also for the robot of `clips`, whose data is replayed beside the play data."""
         ...
 
     def files(self) -> dict[str, bytes]:
         """Encoders, normalisation and settings as files, by name."""
+        ...
+
+    def to(self, device: torch.device) -> Self:
+        """Encoders and batches go to `device`."""
+        ...
+
+    def free(self) -> None:
+        """Let go of encoders in memory; they are loaded again when asked for."""
         ...
 
     @property
@@ -94,32 +145,69 @@ class Backbone(Protocol):
         """Identity of the frozen encoders and their settings: latents made by another one are not usable."""
         ...
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of one whole training window."""
+        ...
+
     def view_size(self, robot: Embodiment) -> tuple[int, int] | None:
         """(height, width) to which views are decoded; None keeps the source's."""
+        ...
+
+    def tile_size(self, robot: Embodiment) -> tuple[int, int]:
+        """(height, width) of a view on the canvas, to which augmented views are resized."""
         ...
 
     def canvas(self, window: Window, robot: Embodiment) -> np.ndarray:
         """(F, H, W, 3) uint8: the views tiled as the model sees them."""
         ...
 
-    def encode(self, windows: Sequence[Window], robot: Embodiment) -> list[np.ndarray]:
-        """Video latents of each window."""
+    def prompt(self, text: str, robot: Embodiment) -> str:
+        """The whole prompt of an instruction."""
+        ...
+
+    def encode(self, windows: Sequence[Window], robot: Embodiment) -> list[dict[str, Tensor]]:
+        """`Latents.encoded` of each window, without what `embed` gives. Equal however windows are grouped."""
+        ...
+
+    def embed(self, prompts: Sequence[str]) -> dict[str, dict[str, Tensor]]:
+        """By prompt, what the frozen text encoder adds to `Latents.encoded`; empty where there is none."""
         ...
 
     def decode(self, context: Tensor, video: Tensor) -> np.ndarray:
-        """(B, F, H, W, 3) uint8 frames of predicted latents; `context` are the latents before them."""
+        """(N, F, H, W, 3) uint8 frames of predicted latents (N, G, ...); `context` (N, T, ...) are those before."""
         ...
 
-    def build(self, seed: int) -> nn.Module:
-        """The trainable part before LoRA, with fresh weights."""
+    @staticmethod
+    def identify(base: Path) -> str:
+        """Fingerprint of a base's weights, to which adapters are bound."""
         ...
 
-    def load_base(self, model: nn.Module, weights: Path) -> tuple[str, ...]:
-        """Put a base's weights into `model`; names of tensors that keep fresh values, their shapes differing."""
+    def build(self, *, seed: int, base: Path | None, rung: Rung, dtype: torch.dtype) -> nn.Module:
+        """The model before LoRA, on the device, in the rung's form: the base's weights, or fresh ones without a base.
+
+        Weights that a base lacks, or has in other widths (a new robot's heads), are drawn from `seed`.
+        """
         ...
 
-    def loss(self, model: nn.Module, samples: Sequence[Latents], *, seed: int, epoch: int) -> dict[str, Tensor]:
-        """`loss` and its parts over samples; every draw depends on (seed, epoch, window id)."""
+    def adapted(self, model: nn.Module, rung: Rung, add_lora: Callable[[nn.Module], nn.Module]) -> nn.Module:
+        """What `add_lora` makes of a built model, as the rung wants it, with what trains in float32 at least."""
+        ...
+
+    def loss(
+        self, model: nn.Module, samples: Sequence[Latents], *, seed: int, epochs: Sequence[int], of: Totals
+    ) -> dict[str, Tensor]:
+        """These samples' part of a step's losses, by name (`video`, `action`): sums over `of`, unweighted.
+
+        Added up over the micro-batches of a step they are its mean losses, however it is divided. Every draw depends
+        on (seed, the sample's epoch, window id, copy). Does not wait for the device.
+        """
+        ...
+
+    def loss_at(
+        self, model: nn.Module, samples: Sequence[Latents], *, level: float, seed: int
+    ) -> dict[str, float]:
+        """Mean losses with all noise at one level (0 clean, 1 noise) and fixed by `seed`; whole windows only."""
         ...
 
     def act(
@@ -131,8 +219,14 @@ class Backbone(Protocol):
         draws: int,
         seed: int,
         hide_video: bool = False,
+        future: Future = "imagined",
     ) -> Prediction:
-        """The last chunk of each sample from its earlier ones; the mean of `draws` denoisings."""
+        """The last chunk of each sample from its earlier ones; the mean of `draws` denoisings.
+
+        Args:
+            hide_video: actions must do without any video.
+            future: `true` shows the last chunk's recorded video in place of imagining it (an inverse dynamics model).
+        """
         ...
 
 
@@ -141,5 +235,5 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     return {n: p for n, p in model.named_parameters() if p.requires_grad}
 
 
-def count(tensors: dict[str, Tensor]) -> int:
+def count(tensors: Mapping[str, Tensor]) -> int:
     return sum(t.numel() for t in tensors.values())

@@ -41,6 +41,14 @@ KNOWN = {
         derived_state=("velocity",),
         about="a small real WAM, trained in full from a seed on the CPU; no pretrained base ships yet",
     ),
+    "dreamzero": BackboneInfo(
+        name="dreamzero",
+        module="adapt.backbones.dreamzero.backbone",
+        version=1,
+        time_base=TimeBase(chunk_s=1.6, video_fps=5.0),
+        derived_state=(),
+        about="NVIDIA's DreamZero, 14B and 5B: LoRA on a pretrained base, heads in full",
+    ),
 }
 
 
@@ -52,7 +60,4 @@ def backbone_info(name: str) -> BackboneInfo:
     """
     if name in KNOWN:
         return KNOWN[name]
-    later = ""
-    if name.startswith(("dreamzero", "14b", "5b")):
-        later = " (`wam adapt` cannot train DreamZero in this version; `wam show` and `wam export` know it)"
-    raise UsageError(f"backbone {name!r}: not known{later}. Give one of: {', '.join(KNOWN)}.")
+    raise UsageError(f"backbone {name!r}: not known. Give one of: {', '.join(KNOWN)}.")

@@ -13,7 +13,7 @@ import numpy as np
 
 from adapt.report.figures import Chunk, Example, Floats
 from adapt.report.styles import INK, MUTED, RULE, css_variables, style_of
-from schemas.report import ActionScore, ComponentScore, CurvePoint, Training, VideoScore
+from schemas.report import ActionScore, ComponentScore, CurvePoint, LevelLoss, Training, VideoScore
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -114,12 +114,15 @@ def frame_psnr(video: VideoScore) -> str:
 
 def training_curves(training: Training) -> str:
     """Loss and validation error over steps, the chosen checkpoint marked."""
-    curves = [("training loss", training.loss), ("validation error", training.val_error)]
-    curves = [(title, points) for title, points in curves if points]
+    curves = [("training loss", training.loss, ()), ("validation error", training.val_error, _unchosen(training))]
+    curves = [curve for curve in curves if curve[1]]
     figure, panels = _figure(1, max(len(curves), 1), height=2.5)
     colour = style_of("model", ()).light
-    for axes, (title, points) in zip(panels, curves, strict=False):
+    for axes, (title, points, beside) in zip(panels, curves, strict=False):
         step, value = _points(points)
+        if beside:
+            axes.plot(*_points(beside), color=MUTED.light, linewidth=1.1, linestyle=(0, (2, 1.5)), zorder=1)
+            title = f"{title}; dashed: {'weights as trained' if training.chosen == 'average' else 'averaged weights'}"
         dots = "o-" if len(points) <= 30 else "-"
         axes.plot(step, value, dots, color=colour, linewidth=1.4, markersize=3.5)
         axes.axvline(training.chosen_step, color=MUTED.light, linewidth=0.9, linestyle=(0, (2, 2)))
@@ -144,6 +147,25 @@ def training_curves(training: Training) -> str:
             axes.minorticks_off()
             axes.yaxis.set_major_formatter("{x:g}")
     return _svg(figure, "Training curves")
+
+
+def loss_by_level(levels: Sequence[LevelLoss]) -> str:
+    """Held-out loss at each noise level, one panel per loss."""
+    names = tuple(levels[0].losses)
+    figure, panels = _figure(1, len(names), height=2.4)
+    at = [level.level for level in levels]
+    for axes, name in zip(panels, names, strict=True):
+        axes.plot(at, [level.losses[name] for level in levels], "o-", color=INK.light, linewidth=1.3, markersize=3.5)
+        axes.set_title(f"{name} loss", **_TITLE)
+        axes.set_xlabel("noise level: 0 clean, 1 noise alone")
+        axes.set_xlim(0, 1)
+        axes.set_ylim(bottom=0)
+    return _svg(figure, "Held-out loss at each noise level")
+
+
+def _unchosen(training: Training) -> tuple[CurvePoint, ...]:
+    """The validation errors of the weights that the adapter does not hold."""
+    return {"average": training.raw_val_error, "raw": training.average_val_error}.get(training.chosen, ())
 
 
 def _points(points: Sequence[CurvePoint]) -> tuple[Floats, Floats]:

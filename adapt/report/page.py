@@ -11,19 +11,33 @@ import numpy as np
 
 from adapt.report import charts
 from adapt.report.figures import Example, Figures, Image
+from adapt.report.numbers import change, count, decimals, duration, fixed, interval, order, short
+from adapt.report.rows import (
+    component_table,
+    forgetting_rows,
+    free_running_table,
+    heat_table,
+    motion_table,
+    probe_rows,
+    training_words,
+    video_table,
+)
 from adapt.report.styles import INK, METHODS, Style, css_colour, css_variables, style_of
+from adapt.report.windows import WINDOWS, WindowErrors
 from schemas.files import write_atomic
 from schemas.report import ActionScore, ComponentScore, Paired, Report
 
 SEES_LAST_COMMAND = ("last_command", "ridge")
 
 
-def write_report(folder: Path, report: Report, figures: Figures) -> Path:
-    """Write `report.json` and the self-contained `report.html`; the path of the latter.
+def write_report(folder: Path, report: Report, figures: Figures, windows: WindowErrors | None = None) -> Path:
+    """Write `report.json`, the self-contained `report.html` and `windows.npz`; the path of the page.
 
-    Both are written atomically and the page last, so that a page is never newer than its numbers.
+    All are written atomically and the page last, so that a page is never newer than its numbers.
     """
     html = render(report, figures)
+    if windows is not None:
+        write_atomic(folder / WINDOWS, windows.to_bytes())
     report.write_json(folder / "report.json")
     write_atomic(folder / "report.html", html.encode())
     return folder / "report.html"
@@ -40,7 +54,7 @@ def render(report: Report, figures: Figures) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"short": short, "count": _count, "minutes": _duration}
+    environment.filters |= {"short": short, "count": count, "minutes": duration}
     return environment.get_template("report.html.jinja").render(
         report=report,
         colours=css_variables(),
@@ -48,6 +62,10 @@ def render(report: Report, figures: Figures) -> str:
         video=_video(report, figures),
         examples=[_example(e, report.action) for e in figures.examples] if report.action else [],
         training=charts.training_curves(report.training) if report.training else None,
+        training_words=training_words(report.training) if report.training else (),
+        probes=probe_rows(report),
+        levels=charts.loss_by_level(report.levels) if report.levels else None,
+        forgetting=forgetting_rows(report.forgetting),
         legend=_legend,
     )
 
@@ -85,14 +103,13 @@ class ComponentRow:
     errors: tuple[str, ...]
     best: int
     change: str
-    amplitude: str
     is_worse: bool
 
 
 def _action(action: ActionScore, report: Report) -> dict[str, object]:
     names = tuple(action.error)
     units = tuple(dict.fromkeys(c.unit for c in action.components))
-    shown = tuple(sorted(names, key=lambda n: (n != "model", _order(action.error[n]))))
+    shown = tuple(sorted(names, key=lambda n: (n != "model", order(action.error[n]))))
     return {
         "rows": _error_rows(action),
         "units": units,
@@ -102,6 +119,9 @@ def _action(action: ActionScore, report: Report) -> dict[str, object]:
         "over_chunk": charts.error_over_chunk(action, action_hz=report.action_hz),
         "joints": charts.joint_errors(action.components),
         "amplitude": short(action.amplitude_ratio),
+        "motion": motion_table(action),
+        "parts": component_table(action),
+        "heat": heat_table(action, action_hz=report.action_hz),
         "extra": [style_of(n, names).label for n in SEES_LAST_COMMAND if n in names],
     }
 
@@ -111,20 +131,20 @@ def _error_rows(action: ActionScore) -> list[ErrorRow]:
     finite = [e for e in action.error.values() if math.isfinite(e)]
     longest = max(finite, default=0.0) or 1.0
     still = action.error["stand_still"]
-    digits = _decimals(still)
+    digits = decimals(still)
     whiskers = _whiskers(action.paired)
     rows = []
-    for name in sorted(names, key=lambda n: _order(action.error[n])):
+    for name in sorted(names, key=lambda n: order(action.error[n])):
         error, paired, style = action.error[name], action.paired.get(name), style_of(name, names)
         rows.append(
             ErrorRow(
                 name=name,
                 style=style,
                 colour=css_colour(style.light),
-                error=_fixed(error, digits),
+                error=fixed(error, digits),
                 bar=100 * error / longest if math.isfinite(error) else 0.0,
-                change="" if name == "stand_still" else _change(error, still),
-                interval=_interval(paired, digits) if paired else "",
+                change="" if name == "stand_still" else change(error, still),
+                interval=interval(paired, digits) if paired else "",
                 won=f"{paired.share_better * 100:.0f} %" if paired else "",
                 whisker=whiskers.get(name),
             )
@@ -165,13 +185,12 @@ def _says(paired: Paired) -> str:
 def _component_row(part: ComponentScore, names: Sequence[str]) -> ComponentRow:
     errors = [part.error[name] for name in names]
     model, still = part.error["model"], part.error["stand_still"]
-    digits = _decimals(still)
+    digits = decimals(still)
     return ComponentRow(
         part=part,
-        errors=tuple(_fixed(e, digits) for e in errors),
-        best=min(range(len(errors)), key=lambda i: _order(errors[i])),
-        change=_change(model, still),
-        amplitude=short(part.amplitude_ratio) if part.amplitude_ratio < 100 else "over 100",
+        errors=tuple(fixed(e, digits) for e in errors),
+        best=min(range(len(errors)), key=lambda i: order(errors[i])),
+        change=change(model, still),
         is_worse=not model < still and still > 0,
     )
 
@@ -197,16 +216,11 @@ def _video(report: Report, figures: Figures) -> dict[str, object] | None:
     return {
         "score": report.video,
         "chart": charts.frame_psnr(report.video) if report.video else None,
-        "rows": _psnr_rows(report.video.psnr) if report.video else [],
+        "table": video_table(report.video) if report.video else None,
+        "free": free_running_table(report.free_running),
         "videos": {caption: base64.b64encode(mp4).decode() for caption, mp4 in figures.videos.items()},
         "sheet": base64.b64encode(_png(sheet)).decode() if sheet is not None else None,
     }
-
-
-def _psnr_rows(psnr: Mapping[str, float]) -> list[tuple[Style, str, str]]:
-    names = tuple(psnr)
-    styles = [style_of(n, names) for n in names]
-    return [(s, css_colour(s.light), _fixed(psnr[n], 1)) for n, s in zip(names, styles, strict=True)]
 
 
 def _legend(names: Sequence[str | None]) -> list[tuple[Style, str]]:
@@ -222,48 +236,3 @@ def _png(image: Image) -> bytes:
     out = io.BytesIO()
     imsave(out, image, format="png", metadata={"Software": None})
     return out.getvalue()
-
-
-def short(value: float) -> str:
-    """Three significant digits, or words."""
-    if not math.isfinite(value):
-        return "not finite"
-    return f"{value:#.3g}".rstrip(".") if 1e-4 <= abs(value) < 1000 else f"{value:.3g}"
-
-
-def _fixed(value: float, digits: int) -> str:
-    return f"{value:.{digits}f}" if math.isfinite(value) else "not finite"
-
-
-def _interval(paired: Paired, digits: int) -> str:
-    if not (math.isfinite(paired.low) and math.isfinite(paired.high)):
-        return "not finite"
-    return f"{paired.low:+.{digits}f} to {paired.high:+.{digits}f}".replace("-", "−")
-
-
-def _decimals(value: float) -> int:
-    """Decimals that give `value` three significant digits."""
-    return min(max(2 - math.floor(math.log10(value)), 0), 8) if 0 < value < math.inf else 3
-
-
-def _change(error: float, still: float) -> str:
-    """`error` against standing still in percent; a dash where standing still is exact."""
-    if not (still > 0 and math.isfinite(error)):
-        return "–"
-    percent = round((error / still - 1) * 100)
-    return f"{percent:+d} %".replace("-", "−") if percent else "±0 %"
-
-
-def _order(error: float) -> float:
-    return error if math.isfinite(error) else math.inf
-
-
-def _count(value: int) -> str:
-    """12 400, or 13.2 million."""
-    return f"{value / 1e6:.3g} million" if value >= 1_000_000 else f"{value:,}".replace(",", "\u202f")
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -61,6 +61,8 @@ def style_of(name: str, names: tuple[str, ...]) -> Style:
 def _variant_gloss(name: str) -> str:
     if name == "without_video":
         return "the same model, its video hidden from the actions"
+    if name.startswith("policy "):
+        return "another policy's predictions, from a file"
     if name.startswith("mean_of_"):
         return "the same model, several samples averaged"
     return "a variant of the model"

@@ -216,3 +216,10 @@ def test_golden_g1_reference_figures():
         "ridge": 0.0169,
         "ridge_state": 0.0236,
     }
+
+
+def test_without_training_windows_only_what_needs_no_fit_is_left():
+    windows = counting_episode()
+    left = all_baselines(None, windows, ARM)
+    assert set(left) == {"stand_still", "last_command"}
+    assert np.array_equal(left["last_command"], all_baselines(windows, windows, ARM)["last_command"], equal_nan=True)

@@ -1,5 +1,6 @@
 """The report's two files: whole, self-contained, verdict first, no section without its part."""
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,9 +14,18 @@ from adapt.report.styles import METHODS, css_colour, css_variables, style_of
 from schemas.report import (
     ActionScore,
     ComponentScore,
+    ContextScore,
     CurvePoint,
+    Forgetting,
+    FreeChunk,
+    FreeRunning,
+    FutureGap,
+    LevelLoss,
+    Measure,
+    Motion,
     Paired,
     Report,
+    Sensitivity,
     SplitPart,
     Training,
     VideoScore,
@@ -83,6 +93,57 @@ def report(**changes: object) -> Report:
         provenance={"commit": "abc123"},
     )
     return full.model_copy(update=changes)
+
+
+def motion(**changes: Measure) -> Motion:
+    known = {"amplitude": 0.8, "cosine": 0.6, "jerk": 1.4, "onset_share": 0.5, "onset_delay_s": 0.12}
+    measures = {name: Measure.of(value, value - 0.1, value + 0.1) for name, value in known.items()}
+    return Motion(**measures | {"gripper_f1": Measure.missing("no gripper")} | changes)
+
+
+def complete() -> Report:
+    """A report with every section."""
+    whole = report()
+    context = tuple(
+        ContextScore(
+            past=past,
+            windows=4,
+            error=whole.action.error,
+            step_error={"model": (0.01, 0.02, 0.05), "stand_still": (0.02, 0.04, 0.04)},
+        )
+        for past in range(3)
+    )
+    rows = {"free_running": 24.0, "teacher_forced": 25.0, "copy_last": 20.0}
+    errors = {"free_running": 0.03, "teacher_forced": 0.02, "stand_still": 0.04}
+    chunks = (1, 2)
+    curve = (CurvePoint(step=10, value=0.021), CurvePoint(step=20, value=0.031))
+    return whole.model_copy(
+        update={
+            "action": whole.action.model_copy(
+                update={"motion": {n: motion() for n in whole.action.error}, "context": context}
+            ),
+            "video": whole.video.model_copy(
+                update={
+                    "ssim": {"model": 0.8, "copy_last": 0.7, "ceiling": 0.95},
+                    "unmeasured": {"lpips": "no weights"},
+                }
+            ),
+            "free_running": FreeRunning(
+                chunks=tuple(FreeChunk(number=n, clips=3, psnr=rows, ssim=rows, error=errors) for n in chunks)
+            ),
+            "future": FutureGap(windows=12, imagined=0.02, true=0.015, share=Measure.of(0.25, 0.1, 0.4)),
+            "language": Sensitivity(
+                windows=12, change=Measure.of(3.5, 3, 4), right=Measure.of(0.02), wrong=Measure.of(0.05)
+            ),
+            "camera": Sensitivity(reason="one camera"),
+            "levels": tuple(LevelLoss(level=v, losses={"video": v, "action": 1 - v}) for v in (0.1, 0.5, 0.9)),
+            "forgetting": (Forgetting(name="action error", before=0.1, after=0.12),),
+            "training": whole.training.model_copy(
+                update={"chosen": "average", "raw_val_error": curve, "average_val_error": whole.training.val_error}
+                | {"stopped": "no gain in 5 looks", "rung": "bf16 weights", "budget": "2 h"}
+            ),
+        }
+    )
 
 
 def figures(name: str = "c") -> Figures:
@@ -263,3 +324,95 @@ def test_every_colour_is_one_methods_alone():
 )
 def test_numbers_get_three_digits(value, text):
     assert short(value) == text
+
+
+@pytest.fixture(scope="module")
+def complete_page(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Page]:
+    return written(tmp_path_factory.mktemp("complete"), complete(), Figures())
+
+
+def test_every_finding_has_its_place(complete_page):
+    _, page = complete_page
+    text = " ".join(page.text)
+    assert page.open == []
+    for words in (
+        "Likeness of the motion",
+        "What the inputs are worth",
+        "Free-running: each predicted chunk",
+        "What was forgotten",
+        "Loss by noise level",
+        "none: the start",
+        "25 % of the error",
+        "+20 %",
+    ):
+        assert words in text, words
+
+
+def test_what_was_not_measured_says_why_and_is_not_a_number(complete_page):
+    _, page = complete_page
+    text = " ".join(page.text)
+    assert "Not measured: gripper events: no gripper." in text
+    assert "Not measured: cameras: one camera." in text
+    assert "Not measured: LPIPS: no weights." in text
+
+
+def test_a_cell_that_one_method_lacks_is_a_dash_with_its_reason(tmp_path):
+    found = complete()
+    lacking = found.action.motion | {"shuffled": motion(cosine=Measure.missing("not finite"))}
+    action = found.action.model_copy(update={"motion": lacking})
+    html, _ = written(tmp_path, found.model_copy(update={"action": action}), Figures())
+    assert '<td class="n" title="not finite">–</td>' in html
+
+
+def test_errors_by_context_are_tinted_by_what_they_are_against_standing_still(complete_page):
+    html, _ = complete_page
+    heat = html[html.index('class="heat"') :]
+    cells = re.findall(r"color-mix\(in srgb, var\(--(better|worse)\) (\d+)%", heat[: heat.index("</table>")])
+    assert cells[:4] == [("better", "30"), ("better", "30"), ("worse", "15"), ("better", "30")]
+
+
+def test_training_says_which_weights_were_kept_and_what_the_others_scored(complete_page):
+    _, page = complete_page
+    text = " ".join(page.text)
+    assert "0.0210 of the weights as trained, 0.0200 of their moving average; the adapter holds their moving" in text
+    assert "Stopped: no gain in 5 looks. Computed: bf16 weights. Budget: 2 h." in text
+
+
+def test_a_complete_report_reads_back(tmp_path):
+    write_report(tmp_path, complete(), Figures())
+    assert Report.read_json(tmp_path / "report.json") == complete()
+
+
+def test_a_report_from_before_these_findings_still_reads(tmp_path):
+    old = report().as_dict()
+    for name in ("free_running", "future", "language", "camera", "levels", "levels_reason", "forgetting"):
+        del old[name]
+    for name in ("raw_val_error", "average_val_error", "chosen", "stopped", "rung", "budget"):
+        del old["training"][name]
+    del old["windows_sha256"], old["action"]["motion"], old["action"]["context"]
+    (tmp_path / "report.json").write_text(json.dumps(old))
+    assert Report.read_json(tmp_path / "report.json") == report()
+
+
+def test_numbers_that_are_not_finite_are_null_in_the_file_and_come_back(tmp_path):
+    errors = {"model": float("nan"), "shuf/fled~": float("-inf"), "other": float("inf")}
+    write_report(tmp_path, report(action=action_score(**errors)), Figures())
+    text = (tmp_path / "report.json").read_text()
+
+    def refuse(word: str) -> None:
+        raise AssertionError(word)
+
+    held = json.loads(text, parse_constant=refuse)
+    assert held["action"]["error"]["model"] is None
+    assert held["not_finite"]["action/error/model"] == "nan"
+    assert held["not_finite"]["action/error/shuf~1fled~0"] == "-inf"
+    back = Report.read_json(tmp_path / "report.json")
+    assert np.isnan(back.action.error["model"]) and back.action.error["shuf/fled~"] == -np.inf
+    assert back.action.components[0].column_error["other"] == (np.inf, np.inf)
+    assert np.isnan(back.action.paired["stand_still"].difference)
+
+
+def test_a_measure_is_a_number_or_a_reason():
+    assert Measure.of(float("nan")) == Measure(reason="not finite")
+    assert Measure.of(1.0, 0.5, float("inf")) == Measure(value=1.0)
+    assert Measure.of(1.0, 0.5, 2.0).reason == ""

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,13 +14,19 @@ from robots import tree_hash
 from safetensors.torch import load_file
 
 from adapt.adapter import FULL, read_record
+from adapt.cache import open_cache
+from adapt.clips import Clips
 from adapt.export import load_adapter
 from adapt.fingerprint import base_fingerprint
-from adapt.latents import load_latents
-from adapt.run import Shards, adapt
+from adapt.run import RunResult
+from adapt.run import adapt as run_adapt
+from adapt.rung import Rung
+from adapt.training import held_out
 from schemas.embodiment import Derived
 from schemas.errors import DataError, UsageError
+from schemas.mix import MixPart
 from schemas.recipe import AdaptRecipe, IngestRecipe, Lora
+from schemas.yaml_io import read_yaml
 from wamdata.ingest import ingest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,8 +42,36 @@ SMALL = {
 }
 
 
+RUNG = Rung(weights="float32")
+
+
 def recipe(**changes) -> AdaptRecipe:
-    return AdaptRecipe(play="shards", **{**SMALL, **changes})
+    """Settings; `adapt` puts the parts in."""
+    return AdaptRecipe(parts=(), **{**SMALL, **changes})
+
+
+def adapt(run: Path, settings: AdaptRecipe, play: Clips, video: Clips | None = None, **told) -> RunResult:
+    """A run on play data, or on video alone, and on action-free video beside it."""
+    free = play.embodiment.is_action_free
+    losses, role = (("video",), "video") if free else (("video", "action"), "play")
+    parts = [MixPart(name="play", shards=str(play.folder), share=0.5, losses=losses, role=role)]
+    if video is not None:
+        parts.append(MixPart(name="video", shards=str(video.folder), share=0.5, losses=("video",), role="video"))
+    sources = {"play": play} | ({"video": video} if video is not None else {})
+    settings = settings.model_copy(update={"parts": tuple(parts)})
+    return run_adapt(run, settings, sources, command=told.pop("command", ""), **told)
+
+
+def built(backbone) -> torch.nn.Module:
+    return backbone.build(seed=0, base=None, rung=RUNG, dtype=torch.float32)
+
+
+def test_part(run: Path) -> list:
+    """The judged windows of a run."""
+    return held_out(open_cache(run / "latents"), "test")
+
+
+test_part.__test__ = False
 
 
 def base_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -64,7 +97,7 @@ def arm_shards(lerobot_v3: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def arm_run(arm_shards: Path, droid_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of the second robot with action-free video beside it."""
     run = tmp_path_factory.mktemp("run") / "arm"
-    adapt(run, recipe(), Shards.open(arm_shards), Shards.open(droid_shards), command="wam adapt ...")
+    adapt(run, recipe(), Clips.open(arm_shards), Clips.open(droid_shards), command="wam adapt ...")
     return run
 
 
@@ -90,12 +123,13 @@ def test_a_finished_run_is_recognised_without_torch_peft_or_ray(
     arm_run: Path, arm_shards: Path, droid_shards: Path
 ) -> None:
     before = tree_hash(arm_run)
+    parts = read_yaml(arm_run / "recipe.yaml", AdaptRecipe).as_dict()["parts"]
     code = (
         "import sys, time\nfrom pathlib import Path\nt = time.perf_counter()\n"
-        "from adapt.run import Shards, adapt\nfrom schemas.recipe import AdaptRecipe\n"
-        f"r = AdaptRecipe(play='shards', **{SMALL!r})\n"
-        f"play, video = (Shards.open(Path(p)) for p in ({str(arm_shards)!r}, {str(droid_shards)!r}))\n"
-        f"adapt(Path({str(arm_run)!r}), r, play, video, command='')\n"
+        "from adapt.clips import Clips\nfrom adapt.run import adapt\nfrom schemas.recipe import AdaptRecipe\n"
+        f"r = AdaptRecipe.model_validate(dict(parts={parts!r}, **{SMALL!r}))\n"
+        f"sources = dict(play=Clips.open(Path({str(arm_shards)!r})), video=Clips.open(Path({str(droid_shards)!r})))\n"
+        f"adapt(Path({str(arm_run)!r}), r, sources, command='')\n"
         "print([m for m in ('torch', 'peft', 'ray', 'webdataset') if m in sys.modules], time.perf_counter() - t)"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -109,16 +143,16 @@ def test_a_finished_run_is_recognised_without_torch_peft_or_ray(
 
 def test_another_recipe_is_refused_with_the_field(arm_run: Path, arm_shards: Path, droid_shards: Path) -> None:
     with pytest.raises(UsageError, match=r"lr was 0.002, is now 0.001"):
-        adapt(arm_run, recipe(lr=0.001), Shards.open(arm_shards), Shards.open(droid_shards), command="")
-    with pytest.raises(UsageError, match="video was"):
-        adapt(arm_run, recipe(), Shards.open(arm_shards), None, command="")
+        adapt(arm_run, recipe(lr=0.001), Clips.open(arm_shards), Clips.open(droid_shards))
+    with pytest.raises(UsageError, match="sources was"):
+        adapt(arm_run, recipe(), Clips.open(arm_shards))
 
 
 def test_an_exported_adapter_acts_like_the_trained_model(arm_run: Path) -> None:
     backbone, model, robot, _ = load_adapter(arm_run / "adapter/export")
-    test = load_latents(arm_run / "latents/test.tar")
+    test = test_part(arm_run)
     served = backbone.act(model, test, denoise_steps=1, draws=1, seed=0)
-    trained = backbone.build(seed=0)
+    trained = built(backbone)
     weights = load_file(arm_run / "train/best.safetensors")
     trained.load_state_dict(weights)
     trained.eval()
@@ -128,7 +162,7 @@ def test_an_exported_adapter_acts_like_the_trained_model(arm_run: Path) -> None:
 
 def test_predictions_do_not_depend_on_how_samples_are_batched(arm_run: Path) -> None:
     backbone, model, _, _ = load_adapter(arm_run / "adapter/export")
-    test = load_latents(arm_run / "latents/test.tar")
+    test = test_part(arm_run)
     together = backbone.act(model, test, denoise_steps=2, draws=2, seed=0).action
     alone = np.concatenate([backbone.act(model, [s], denoise_steps=2, draws=2, seed=0).action for s in test[::-1]])[
         ::-1
@@ -150,7 +184,7 @@ def test_lora_on_a_full_adapter_trains_exports_loads_and_refuses_another_base(
 ) -> None:
     base = arm_run / "adapter/export"
     settings = recipe(base=str(base), lora=Lora(rank=4, alpha=4))
-    result = adapt(tmp_path / "lora", settings, Shards.open(arm_shards), None, command="")
+    result = adapt(tmp_path / "lora", settings, Clips.open(arm_shards))
     assert "base" in result.report.action.error and result.report.training.trainable_parameters < 400_000
     files = {p.name for p in result.adapter.iterdir()}
     assert {"adapter_model.safetensors", "adapter_config.json", "embodiment.yaml", "statistics.json"} <= files
@@ -160,21 +194,21 @@ def test_lora_on_a_full_adapter_trains_exports_loads_and_refuses_another_base(
     original = load_file(base / FULL)
     assert all(torch.equal(frozen[n], original[n]) for n in frozen)
     assert record.base_sha256 == base_fingerprint(original)
-    test = load_latents(tmp_path / "lora/latents/test.tar")
+    test = test_part(tmp_path / "lora")
     assert np.isfinite(backbone.act(model, test, denoise_steps=1, draws=1, seed=0).action).all()
     with pytest.raises(UsageError, match="Give its base"):
         load_adapter(result.adapter)
-    other = adapt(tmp_path / "other", recipe(seed=1), Shards.open(arm_shards), None, command="").adapter
+    other = adapt(tmp_path / "other", recipe(seed=1), Clips.open(arm_shards)).adapter
     with pytest.raises(DataError, match="is not the base of this adapter"):
         load_adapter(result.adapter, other)
     with pytest.raises(UsageError, match="which is no base"):
-        adapt(tmp_path / "again", recipe(base=str(result.adapter)), Shards.open(arm_shards), None, command="")
+        adapt(tmp_path / "again", recipe(base=str(result.adapter)), Clips.open(arm_shards))
 
 
 def test_a_robot_may_declare_what_is_derived_from_its_past(arm_shards: Path) -> None:
-    from adapt.run import resolve
+    from adapt.defaults import resolve
 
-    arm = Shards.open(arm_shards).embodiment
+    arm = Clips.open(arm_shards).embodiment
     told = arm.model_copy(update={"derived": (Derived(kind="velocity"), Derived(kind="last_command"))})
     assert resolve(recipe(), arm).derived_state == ("velocity",)
     assert resolve(recipe(), told).derived_state == ("velocity", "last_command")
@@ -189,12 +223,12 @@ def test_a_base_that_saw_what_is_held_out_is_refused(arm_run: Path, arm_shards: 
     reshard([arm_shards], tmp_path / "again", rule=SplitRule(seed=7))
     with pytest.raises(UsageError, match="which is held out here"):
         settings = recipe(base=str(arm_run / "adapter/export"))
-        adapt(tmp_path / "run", settings, Shards.open(tmp_path / "again"), None, command="")
+        adapt(tmp_path / "run", settings, Clips.open(tmp_path / "again"))
 
 
 def test_video_with_actions_is_not_taken_for_action_free(arm_shards: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="has actions, and --video is for action-free video"):
-        adapt(tmp_path / "run", recipe(), Shards.open(arm_shards), Shards.open(arm_shards), command="")
+        adapt(tmp_path / "run", recipe(), Clips.open(arm_shards), Clips.open(arm_shards))
     assert not (tmp_path / "run").exists()
 
 
@@ -202,14 +236,16 @@ def test_fresh_lora_weights_depend_on_the_seed_alone(arm_run: Path) -> None:
     from adapt.lora import with_lora
 
     backbone, _, _, _ = load_adapter(arm_run / "adapter/export")
-    first, again, other = (with_lora(backbone.build(0), Lora(rank=2), backbone, seed=s).state_dict() for s in (3, 3, 4))
+    first, again, other = (
+        with_lora(built(backbone), Lora(rank=2), backbone, seed=s).state_dict() for s in (3, 3, 4)
+    )
     names = [n for n in first if "lora_A" in n]
     assert names and all(torch.equal(first[n], again[n]) for n in names)
     assert any(not torch.equal(first[n], other[n]) for n in names)
 
 
 def test_video_alone_trains_and_never_gets_a_verdict_on_actions(droid_shards: Path, tmp_path: Path) -> None:
-    result = adapt(tmp_path / "v", recipe(), Shards.open(droid_shards), None, command="")
+    result = adapt(tmp_path / "v", recipe(), Clips.open(droid_shards))
     assert result.report.verdict == "NO ACTION VERDICT" and result.report.action is None
     assert result.report.video is not None and "no controller" in result.report.reason
 
@@ -225,67 +261,16 @@ def test_an_edited_robot_file_is_mapped_at_load_without_ingesting_again(
     before = tree_hash(tmp_path / "shards")
     ingest(IngestRecipe(sources=(str(lerobot_v3),), robot=str(edited)), tmp_path / "shards", executor="local")
     assert tree_hash(tmp_path / "shards") == before
-    play = Shards.open(tmp_path / "shards", load_embodiment(str(edited)))
-    adapt(tmp_path / "run", recipe(), play, None, command="")
-    adapt(tmp_path / "plain", recipe(), Shards.open(arm_shards), None, command="")
-    turned = load_latents(tmp_path / "run/latents/train.tar")[0]
-    plain = load_latents(tmp_path / "plain/latents/train.tar")[0]
+    play = Clips.open(tmp_path / "shards", load_embodiment(str(edited)))
+    adapt(tmp_path / "run", recipe(), play)
+    adapt(tmp_path / "plain", recipe(), Clips.open(arm_shards))
+    turned, plain = (open_cache(tmp_path / name / "latents").all("play")[0] for name in ("run", "plain"))
     assert np.allclose(turned.state[:, 6], 1 - plain.state[:, 6], atol=1e-5)
     assert np.array_equal(turned.state[:, :6], plain.state[:, :6])
-
-
-def test_a_killed_and_resumed_training_ends_with_equal_weights(arm_shards: Path, tmp_path: Path) -> None:
-    settings = {**SMALL, "steps": 8}
-    code = (
-        "import os, signal, sys\nfrom pathlib import Path\nimport torch\ntorch.set_num_threads(1)\n"
-        "from adapt.run import Shards, Watch, adapt\nfrom schemas.recipe import AdaptRecipe\n"
-        "stop = int(sys.argv[2])\n"
-        "def progress(label, done, total, words):\n"
-        "    if label == 'train' and done == stop: os.kill(os.getpid(), signal.SIGKILL)\n"
-        f"recipe, play = AdaptRecipe(play='shards', **{settings!r}), Shards.open(Path({str(arm_shards)!r}))\n"
-        "adapt(Path(sys.argv[1]), recipe, play, None, command='', watch=Watch(progress=progress))\n"
-    )
-
-    def run(folder: str, stop: int) -> int:
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        return subprocess.run(
-            [sys.executable, "-c", code, str(tmp_path / folder), str(stop)], check=False, env=environment
-        ).returncode
-
-    assert run("cut", 3) == -signal.SIGKILL and run("cut", 7) == -signal.SIGKILL
-    assert run("cut", 0) == 0 and run("whole", 0) == 0
-    cut, whole = (load_file(tmp_path / f / "train/step-000008/model.safetensors") for f in ("cut", "whole"))
-    assert all(torch.equal(cut[n], whole[n]) for n in whole)
-    curves = [json.loads((tmp_path / f / "train/curves.json").read_text()) for f in ("cut", "whole")]
-    assert curves[0]["loss"] == curves[1]["loss"] and curves[0]["val_error"] == curves[1]["val_error"]
-
-
-def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(tmp_path: Path) -> None:
-    from adapt import checkpoint
-
-    layer = torch.nn.Linear(3, 3)
-    optimizer = torch.optim.AdamW(layer.parameters())
-    layer(torch.ones(1, 3)).sum().backward()
-    optimizer.step()
-    names = {p: n for n, p in layer.named_parameters()}
-    tensors = {f"weight.{n}": p for n, p in layer.named_parameters()}
-    for step in (10, 20):
-        checkpoint.save(tmp_path, step, tensors, optimizer, names, {})
-    damaged = tmp_path / "step-000020/model.safetensors"
-    damaged.write_bytes(damaged.read_bytes()[:-4])
-    (tmp_path / "step-000030.partial").mkdir()
-    path, record = checkpoint.newest(tmp_path)
-    assert path.name == "step-000010" and record.step == 10
-    assert (tmp_path / "step-000020.broken").exists()
-    again = torch.optim.AdamW(layer.parameters())
-    checkpoint.load_optimizer(path, again, names)
-    assert all(
-        torch.equal(again.state[p][k], optimizer.state[p][k]) for p in names for k in ("exp_avg", "exp_avg_sq", "step")
-    )
 
 
 def test_too_short_episodes_are_told_not_crashed_on(lerobot_v3: Path, tmp_path: Path) -> None:
     short = IngestRecipe(sources=(str(lerobot_v3),), robot=str(ARM), max_clip_s=2)
     ingest(short, tmp_path / "shards", executor="local")
     with pytest.raises(DataError, match="as long as one window"):
-        adapt(tmp_path / "run", recipe(), Shards.open(tmp_path / "shards"), None, command="")
+        adapt(tmp_path / "run", recipe(), Clips.open(tmp_path / "shards"))

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from adapt.baselines import ActionWindows, Float, last_command, stand_still
-from adapt.scoring import copy_last, psnr, score_actions, score_video, unit_columns, verdict
+from adapt.scoring import copy_last, psnr, score_actions, score_video, ssim, unit_columns, verdict
+from adapt.scoring.motion import gripper_columns, score_motion
+from adapt.scoring.video import lpips_network
 from schemas.embodiment import Embodiment
 from schemas.errors import DataError
-from schemas.report import ActionScore
+from schemas.report import ActionScore, Motion
 
 ROBOT = Embodiment.model_validate(
     {
@@ -277,3 +279,216 @@ def test_surely_but_hardly_better_than_standing_still_is_no_pass():
     assert result == "FAIL"
     assert "only 2.0 % better than standing still (5 % is wanted)" in reason
     assert verdict(score(0.06), has_base=False, episodes=3)[0] == "OFFLINE PASS"
+
+
+def motion(model: Float | float, windows: ActionWindows | None = None, robot: Embodiment = ROBOT) -> Motion:
+    windows = moving() if windows is None else windows
+    predicted = np.broadcast_to(model, windows.action.shape)
+    return score_motion(windows, {"model": predicted}, robot, action_hz=10)["model"]
+
+
+def test_direction_is_the_cosine_whatever_the_size_of_the_step():
+    assert motion(0.01).cosine.value == pytest.approx(1)
+    assert motion(-5.0).cosine.value == pytest.approx(-1)
+    assert motion(0.0).cosine.value == 0  # standing still points nowhere
+    sideways = np.ones((12, 2, 3))
+    sideways[..., 2] = -1
+    assert motion(sideways).cosine.value == pytest.approx(1 / 3)
+
+
+def test_direction_does_not_depend_on_units():
+    windows, model = moving(), np.broadcast_to([1.0, 0.2, -0.3], (12, 2, 3))
+    big = np.array([1000.0, 1.0, 1.0])
+    scaled = ActionWindows(**(vars(windows) | {"action": windows.action * big, "last_action": windows.last_action}))
+    assert motion(model * big, scaled).cosine.value == pytest.approx(motion(model).cosine.value)
+
+
+def test_what_rests_has_no_direction_amplitude_jerk_or_onset_and_says_why():
+    at_rest = ActionWindows(**(vars(moving()) | {"action": np.zeros((12, 2, 3))}))
+    found = motion(1.0, at_rest)
+    assert (found.cosine.value, found.cosine.reason) == (None, "no held-out window moves")
+    assert (found.amplitude.value, found.amplitude.reason) == (None, "nothing moves in the recording")
+    assert found.jerk.reason == "a chunk has fewer than four steps"
+    assert found.onset_share.reason == "no held-out window rests and then moves"
+    assert found.gripper_f1.reason == "no gripper"
+
+
+def test_a_broken_prediction_has_no_motion_rather_than_a_wrong_one():
+    found = motion(np.nan)
+    assert {m.reason for m in (found.cosine, found.amplitude, found.jerk, found.onset_delay_s)} == {"not finite"}
+    assert score(np.nan).components[0].cosine.reason == "not finite"
+
+
+def test_motion_has_intervals_about_its_value():
+    model = np.ones((12, 2, 3)) + 0.8 * np.random.default_rng(0).normal(size=(12, 1, 3))
+    for measure in (motion(model).amplitude, motion(model).cosine):
+        assert measure.low < measure.value < measure.high
+
+
+GRIPPER = Embodiment.model_validate(
+    {
+        "schema": "wamkit/embodiment@1",
+        "name": "gripping",
+        "native_hz": 10,
+        "state": [{"name": "arm", "from": "s", "columns": [0]}],
+        "action": [
+            {"name": "arm", "from": "a", "columns": [0], "relative_to": "state.arm"},
+            {
+                "name": "grip",
+                "kind": "gripper",
+                "unit": "fraction",
+                "from": "a",
+                "columns": [1],
+                "open": 1,
+                "closed": 0,
+            },
+        ],
+    }
+)
+
+
+def track(*columns: list[float], last: float = 0.0, count: int = 2) -> ActionWindows:
+    """The same window `count` times, from the columns of its action; one step is 0.1 s."""
+    action = np.repeat(np.stack([np.array(c, float) for c in columns], -1)[None], count, 0)
+    return ActionWindows(
+        state=np.zeros((count, 1)),
+        history=np.zeros((count, 1, 1)),
+        last_action=np.full((count, len(columns)), last),
+        action=action,
+        valid=np.ones(action.shape[:2], bool),
+        episode=np.array(["e"] * count),
+        start=np.arange(count) * len(columns[0]),
+    )
+
+
+REST, CLOSING = [0.0] * 8, [0, 0, 0, 1, 1, 1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("guess", "f1"),
+    [
+        (CLOSING, 1.0),
+        ([0, 1, 1, 1, 1, 1, 0, 0], 1.0),  # 0.2 s early
+        ([1, 1, 1, 1, 1, 1, 0, 0], 0.5),  # 0.3 s early: one of two events is hit
+        (REST, 0.0),
+        ([0, 0, 0, 1, 1, 1, 1, 1], 2 / 3),
+        ([0, 0, 0, 0.55, 0.45, 0.55, 0, 0], 0.0),  # trembles about the middle: no event
+    ],
+)
+def test_gripper_events_are_matched_in_time_and_kind(guess, f1):
+    windows = track(REST, CLOSING)
+    predicted = track(REST, guess).action
+    assert motion(predicted, windows, GRIPPER).gripper_f1.value == pytest.approx(f1)
+
+
+def test_a_gripper_that_the_recording_never_moves_is_not_measured():
+    assert gripper_columns(GRIPPER) == (1,)
+    found = motion(track(REST, CLOSING).action, track(REST, REST), GRIPPER).gripper_f1
+    assert (found.value, found.reason) == (None, "no gripper opens or closes in the recording")
+
+
+def test_the_first_event_counts_from_the_command_before_the_chunk():
+    opened = track(REST, [1.0] * 8, last=0.0)
+    both = ActionWindows(**(vars(opened) | {"action": np.stack([opened.action[0], np.zeros((8, 2))])}))
+    assert motion(both.action, both, GRIPPER).gripper_f1.value == 1.0
+    assert motion(np.zeros((2, 8, 2)), both, GRIPPER).gripper_f1.value == 0.0
+
+
+def test_onsets_are_found_late_early_or_not_at_all():
+    moving_at_4 = track([0, 0, 0, 0, 1, 1, 1, 1], REST)
+    late = motion(track([0, 0, 0, 0, 0, 0, 1, 1], REST).action, moving_at_4, GRIPPER)
+    assert (late.onset_share.value, late.onset_delay_s.value) == (1.0, pytest.approx(0.2))
+    never = motion(track(REST, REST).action, moving_at_4, GRIPPER)
+    assert never.onset_share.value == 0.0 and never.onset_delay_s.value is None
+    early = motion(track([0, 0, 1, 1, 1, 1, 1, 1], REST).action, moving_at_4, GRIPPER)
+    assert early.onset_delay_s.value == pytest.approx(-0.2)
+
+
+def test_jerk_is_the_third_difference_over_the_recordings():
+    cubic = np.arange(8.0) ** 3
+    windows = track(cubic.tolist(), REST)
+    assert motion(windows.action, windows, GRIPPER).jerk.value == pytest.approx(1)
+    assert motion(windows.action * 3, windows, GRIPPER).jerk.value == pytest.approx(3)
+    line = track(np.arange(8.0).tolist(), REST)
+    assert motion(line.action, windows, GRIPPER).jerk.value == pytest.approx(0, abs=1e-9)
+
+
+def test_errors_by_context_add_up_to_the_error():
+    windows, past = moving(), np.tile([0, 1, 2, 2], 3)
+    predictions = {"model": np.broadcast_to(noisy(0.7, 0.4), windows.action.shape)}
+    predictions["stand_still"] = stand_still(windows, ROBOT)
+    found = score_actions(windows, predictions, ROBOT, past=past, action_hz=10)
+    assert [(c.past, c.windows) for c in found.context] == [(0, 3), (1, 3), (2, 6)]
+    total = sum(c.error["model"] * c.windows for c in found.context)
+    assert total / 12 == pytest.approx(found.error["model"])
+
+
+def grey(image: np.ndarray) -> np.ndarray:
+    """(1, 1, H, W, 3) of a grey picture (H, W)."""
+    return np.repeat(image.astype(np.uint8)[None, None, ..., None], 3, -1)
+
+
+def test_ssim_of_flat_pictures_by_hand():
+    """Without variance only the means count: (2 * 100 * 150 + C1) / (100^2 + 150^2 + C1), C1 = 6.5025."""
+    one, other = grey(np.full((12, 13), 100)), grey(np.full((12, 13), 150))
+    assert ssim(one, other)[0, 0] == pytest.approx((30000 + 6.5025) / (32500 + 6.5025), abs=1e-9)
+    assert ssim(one, one)[0, 0] == pytest.approx(1)
+
+
+def test_ssim_of_a_negative_by_hand():
+    """x and -x about the same mean under one window: the covariance is minus the variance."""
+    rng = np.random.default_rng(0)
+    x = np.clip(128 + 30 * rng.normal(size=(11, 11)), 0, 255).round()
+    at = np.arange(11) - 5
+    w = np.exp(-(at**2) / 4.5)
+    w = np.outer(w, w) / np.outer(w, w).sum()
+    y = 255 - x
+    mx, my = (w * x).sum(), (w * y).sum()
+    var = (w * x * x).sum() - mx**2
+    c1, c2 = 2.55**2, 7.65**2
+    wanted = (2 * mx * my + c1) * (-2 * var + c2) / ((mx**2 + my**2 + c1) * (2 * var + c2))
+    assert ssim(grey(x), grey(y))[0, 0] == pytest.approx(wanted, abs=1e-9)
+
+
+@pytest.mark.slow  # importing torchmetrics takes longer than everything else here
+def test_ssim_equals_torchmetrics_inside_its_reflected_border():
+    metrics = pytest.importorskip("torchmetrics.functional.image")
+    import torch
+
+    rng = np.random.default_rng(1)
+    x = rng.integers(0, 256, (2, 3, 40, 33, 3), dtype=np.uint8)
+    y = np.clip(x.astype(int) + rng.integers(-40, 40, x.shape), 0, 255).astype(np.uint8)
+    luma = [torch.from_numpy(v.reshape(-1, *v.shape[2:]) @ np.array([0.299, 0.587, 0.114]))[:, None] for v in (x, y)]
+    settings = {"data_range": 255.0, "reduction": "none", "return_full_image": True}
+    _, whole = metrics.structural_similarity_index_measure(*luma, **settings)
+    wanted = whole[:, 0, 5:-5, 5:-5].mean((1, 2))
+    np.testing.assert_allclose(ssim(x, y).ravel(), wanted.numpy(), atol=1e-6)
+
+
+def test_pictures_below_the_window_are_not_measured_and_it_is_said():
+    truth = frames(100, 120)
+    found = score_video(truth, {"model": truth}, frame_s=(0.2, 0.4), perceptual=True)
+    assert found.ssim == {} and "smaller than its window" in found.unmeasured["ssim"]
+    assert found.lpips == {} and "lpips" in found.unmeasured
+
+
+def test_lpips_is_not_measured_where_its_weights_are_not_and_nothing_is_fetched(tmp_path, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
+    found = lpips_network()
+    assert isinstance(found, str) and "not" in found
+    assert not any(tmp_path.rglob("*"))
+
+
+@pytest.mark.slow
+def test_lpips_is_zero_for_equal_pictures_and_grows_with_noise():
+    package = pytest.importorskip("lpips")
+    from adapt.scoring.video import lpips
+
+    network = package.LPIPS(net="alex", pnet_rand=True, verbose=False).eval()  # its trunk untrained: no download
+    rng = np.random.default_rng(0)
+    truth = rng.integers(60, 190, (2, 9, 64, 64, 3), dtype=np.uint8)
+    little, much = (np.clip(truth + rng.normal(0, s, truth.shape), 0, 255).astype(np.uint8) for s in (5, 60))
+    assert lpips(network, truth, truth) == pytest.approx(0, abs=1e-6)
+    assert 0 < lpips(network, truth, little) < lpips(network, truth, much)

@@ -124,7 +124,7 @@ def test_the_real_14b_trains_and_acts_within_80_gb() -> None:
     session = policy.start(batch.context, batch.latents[:, :, :1], clip=batch.clip, y=batch.y)
     assert policy.act(session, batch.state[:, :1]).action.shape == (1, 24, 32)
     del session
-    model.settings = Settings(recompute=True)
+    model.settings = Settings(activations="full")
     wrapped = with_lora(model)
     optimizer = torch.optim.AdamW([p for p in wrapped.parameters() if p.requires_grad], fused=True)
     training_loss(wrapped, batch, draw(config, seeds=[1], latent_shape=(9, 44, 80), rows=96).to(CUDA)).total.backward()

@@ -8,7 +8,7 @@ from schemas.episode import Text
 from schemas.recipe import Filters, TimeBase
 from wamdata.clips import Clip, cut_clip, keep_spans
 from wamdata.mapping import map_episode
-from wamdata.windows import cut_windows, on_time_base, window_starts
+from wamdata.windows import cut_windows, on_time_base, velocities, window_starts
 
 BASE = TimeBase(chunk_s=0.4, video_fps=10, steps=4, chunks=2)  # 10 Hz rows, 9 rows a window
 
@@ -106,3 +106,26 @@ def test_windows_without_a_frame_nearby_are_left_out() -> None:
     whole = window_starts(cut, on_time_base(cut, robot(), BASE), BASE, stride=1)
     kept = window_starts(seen, on_time_base(cut, robot(), BASE), BASE, stride=1)
     assert whole == list(range(12)) and kept == list(range(8))  # 15 is 0.1 s after the last frame, 16 is too far
+
+
+def test_velocities_are_backward_differences_a_second() -> None:
+    state = np.array([[0, 5], [0.1, 5], [0.3, 4], [0.2, 4]], np.float32)
+    assert velocities(state, 10) == pytest.approx(np.array([[0, 0], [1, 0], [2, -10], [-1, 0]]), abs=1e-5)
+    assert velocities(state, 10).dtype == np.float32 and velocities(state[:0], 10).shape == (0, 2)
+    assert np.array_equal(velocities(state[:1], 10), [[0, 0]])
+
+
+def test_velocities_know_no_later_row_and_do_not_depend_on_the_rate_of_a_straight_line() -> None:
+    state = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    changed = state.copy()
+    changed[12:] = 0
+    assert np.array_equal(velocities(state, 30)[:12], velocities(changed, 30)[:12])
+    for hz in (10, 30, 50):
+        line = (np.arange(40)[:, None] / hz * np.array([2.0, -0.5])).astype(np.float32)
+        assert velocities(line, hz)[1:] == pytest.approx(np.tile([2.0, -0.5], (39, 1)), abs=1e-3)
+
+
+def test_velocities_on_the_time_base_are_in_mapped_units() -> None:
+    rows = on_time_base(clip(20), robot(), BASE)
+    found = velocities(rows.state, BASE.action_hz)
+    assert np.rad2deg(found[1:, 0]) == pytest.approx(np.full(19, 10), abs=1e-2)  # a degree a row at 10 Hz

@@ -20,6 +20,7 @@ from adapt.backbones.dreamzero.cache import KVCache
 from adapt.backbones.dreamzero.config import DreamZeroConfig
 from adapt.backbones.dreamzero.layers import RMSNorm
 from adapt.backbones.dreamzero.layout import Range
+from adapt.backbones.dreamzero.remember import rule_of, selectively
 from adapt.backbones.dreamzero.rope import Rotation, rotate
 
 
@@ -135,7 +136,7 @@ class Block(nn.Module):
 
     def __init__(self, config: DreamZeroConfig, layer: int) -> None:
         super().__init__()
-        self.layer, self.eps = layer, config.eps
+        self.layer, self.eps, self.config = layer, config.eps, config
         self.modulation = nn.Parameter(torch.empty(1, 6, config.dim))
         self.self_attn = SelfAttention(config)
         self.norm3 = nn.LayerNorm(config.dim, config.eps)
@@ -147,9 +148,28 @@ class Block(nn.Module):
         )
 
     def forward(
+        self,
+        x: Tensor,
+        modulation: Tensor,
+        context: Context | ContextKV,
+        scene: Scene,
+        attend: Attend,
+        last: bool,
+        selective: bool = False,
+    ) -> Tensor:
+        """`modulation` is (B, rows, 6, D) float32, before this block's own table is added.
+
+        Args:
+            selective: keep less for the backward pass; see `remember`.
+        """
+        if not selective:
+            return self._answer(x, modulation, context, scene, attend, last)
+        rule = rule_of(self.config, last_asked=self.modulation.requires_grad or modulation.requires_grad)
+        return selectively(self._answer, rule, x, modulation, context, scene, attend, last)
+
+    def _answer(
         self, x: Tensor, modulation: Tensor, context: Context | ContextKV, scene: Scene, attend: Attend, last: bool
     ) -> Tensor:
-        """`modulation` is (B, rows, 6, D) float32, before this block's own table is added."""
         tables = (self.modulation.to(modulation.dtype) + modulation).unbind(2)
         spread, queries = scene.spread, None
         hidden = spread.apply(modulated, (self._norm(x),), tables[:2])

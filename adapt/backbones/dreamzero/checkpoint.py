@@ -93,7 +93,9 @@ class Checkpoint:
         values = self.config_json or {}
         try:
             if "action_head_cfg" in values:
-                return config_of(values)
+                told = config_of(values)
+                features = self.shapes.get("img_emb.proj.1.weight")  # config.json never says this width
+                return told if features is None else replace(told, clip_dim=features[1])
             if self.is_lora:
                 raise DataError(
                     "a LoRA without config.json does not tell its base's sizes. Give the sizes of the base."

@@ -26,6 +26,18 @@ TIME_BASES = {"agibot": PAPER, "droid": PAPER, "yam": released(30)}
 TAGS = {"agibot": "agibot", "droid": "oxe_droid", "yam": "yam"}
 
 
+def style_of(base: Path) -> str:
+    """Whose robots a base was trained on, by its name.
+
+    Raises:
+        UsageError: the name does not say.
+    """
+    found = [style for style in BASES if style in base.name.lower()]
+    if len(found) != 1:
+        raise UsageError(f"{base.name}: its name does not say whose channels it has. Give --style {'|'.join(BASES)}.")
+    return found[0]
+
+
 def cameras_of(robot: house.Embodiment) -> tuple[Camera, ...]:
     """The cameras that the model sees, in the robot's order."""
     return tuple(Camera(c.key, c.role, c.side) for c in robot.model_cameras)

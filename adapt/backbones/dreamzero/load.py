@@ -5,12 +5,14 @@ Host memory peaks at the model and the file being read.
 
 import hashlib
 import math
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from adapt.backbones.dreamzero.checkpoint import Change, Checkpoint, Lazy, unchanged
 from adapt.backbones.dreamzero.config import DreamZeroConfig
+from adapt.backbones.dreamzero.frozen import freeze_linears, put
 from adapt.backbones.dreamzero.lora_weights import LoraWeights, inner_lora, read_lora
 from adapt.backbones.dreamzero.model import DreamZeroDiT
 from adapt.backbones.dreamzero.names import MODEL, Shape, dit_shapes, is_head
@@ -20,6 +22,15 @@ from schemas.errors import DataError, UsageError
 HEAD_STD = 0.02  # the reference's CategorySpecificLinear
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """The form that weights are loaded in; see `load_dit`."""
+
+    weights: str = "bf16"
+    fp8_matmul: bool = False
+    is_mapped: bool = False
+
+
 def load_dit(
     checkpoint: Checkpoint,
     config: DreamZeroConfig | None = None,
@@ -27,6 +38,9 @@ def load_dit(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.bfloat16,
     heads_seed: int = 0,
+    weights: str = "bf16",
+    fp8_matmul: bool = False,
+    is_mapped: bool = False,
 ) -> DreamZeroDiT:
     """The DiT of a released checkpoint, merged if its LoRA lies beside its weights, or of raw Wan with fresh heads.
 
@@ -36,12 +50,15 @@ def load_dit(
 
     Args:
         config: by default what the checkpoint says of itself.
+        weights, fp8_matmul: form of the blocks' linears (`frozen`), into which each tensor goes as it is read.
+        is_mapped: leave tensors of the right dtype in their files' memory maps, which processes share.
 
     Raises:
         UsageError: it holds a LoRA only.
         DataError: a tensor of the DiT is missing, of another shape, or not known; lists the first five.
     """
-    return _load(checkpoint, config, device, dtype, heads_seed, unchanged)
+    form = Loaded(weights, fp8_matmul, is_mapped)
+    return _load(checkpoint, config, device, dtype, heads_seed, unchanged, form)
 
 
 def compose(
@@ -167,18 +184,19 @@ def _load(
     dtype: torch.dtype,
     heads_seed: int,
     change: Change,
+    form: Loaded = Loaded(),
 ) -> DreamZeroDiT:
     refuse_lora(checkpoint)
     config = config or checkpoint.config
     refuse_damage(checkpoint, config, only_model=True)
     with torch.device("meta"):
-        model = DreamZeroDiT(config)
+        model = freeze_linears(DreamZeroDiT(config), form.weights, fp8_matmul=form.fp8_matmul)
     own = own_change(checkpoint)
     for name, tensor in checkpoint.tensors(checkpoint.part(MODEL)):
-        _put(model, name, change(name, own(name, tensor)).to(device=device, dtype=dtype, copy=True))
+        put(model, name, change(name, own(name, tensor)).to(device=device, dtype=dtype, copy=not form.is_mapped))
     shapes = dit_shapes(config)
     for name in checkpoint.fresh(config):
-        _put(model, name, change(name, drawn(name, shapes[name], heads_seed)).to(device=device, dtype=dtype))
+        put(model, name, change(name, drawn(name, shapes[name], heads_seed)).to(device=device, dtype=dtype))
     left = [n for n, t in (*model.named_parameters(), *model.named_buffers()) if t.is_meta]
     assert not left, left[:5]
     return model
@@ -196,8 +214,3 @@ def drawn(name: str, shape: Shape, seed: int) -> Tensor:
         return torch.ones(shape)
     bound = math.sqrt(6 / (shape[0] + shape[1]))
     return torch.empty(shape).uniform_(-bound, bound, generator=generator)
-
-
-def _put(model: nn.Module, name: str, tensor: Tensor) -> None:
-    path, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(path), leaf, nn.Parameter(tensor))

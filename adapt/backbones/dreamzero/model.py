@@ -7,13 +7,12 @@ once and not per token: time embeddings (one row to a timestep) and, in a policy
 B batch, F latent frames, H W latent size, N tokens, D width, T action rows, L words.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from adapt.backbones.dreamzero.attention import Backend, Plan, plan
 from adapt.backbones.dreamzero.block import Block, Context, ContextKV, Scene, Spread, modulated
@@ -29,9 +28,11 @@ from adapt.backbones.dreamzero.layers import (
 )
 from adapt.backbones.dreamzero.layout import Layout, decoding_layout, training_layout
 from adapt.backbones.dreamzero.names import HEAD_MODULES, LORA_TARGETS
+from adapt.backbones.dreamzero.remember import HostShelf, Kind, fully
 from adapt.backbones.dreamzero.rope import rotation
+from adapt.rung import Rung
 
-__all__ = ["HEAD_MODULES", "LORA_TARGETS", "DreamZeroDiT", "Output", "Settings", "build", "randomise"]
+__all__ = ["HEAD_MODULES", "LORA_TARGETS", "DreamZeroDiT", "Output", "Settings", "build", "configured", "randomise"]
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,23 @@ class Settings:
 
     Args:
         trim: leave out what reaches no output.
-        recompute: keep only the blocks' inputs for the backward pass, and compute the rest again.
+        activations: what each block keeps for the backward pass; see `remember`.
+        selective_blocks: with `full` or `offload`, so many of the first blocks are `selective` instead.
     """
 
     attention: Backend = "auto"
     trim: bool = True
-    recompute: bool = False
+    activations: Kind = "keep"
+    selective_blocks: int = 0
+
+    def kind(self, layer: int) -> Kind:
+        """What one block keeps."""
+        return "selective" if layer < self.selective_blocks else self.activations
+
+
+def configured(settings: Settings, rung: Rung) -> Settings:
+    """The settings with a rung's."""
+    return replace(settings, activations=rung.activations, selective_blocks=rung.selective_blocks)
 
 
 @dataclass(frozen=True)
@@ -217,19 +229,31 @@ class DreamZeroDiT(nn.Module):
         backend = self.settings.attention
         if cache is not None and backend == "auto":
             backend = "grouped"  # all but the state see all keys: nothing to mask, nothing to compile
+        if cache is None and backend in ("auto", "flex") and self._blocks_watch():
+            if backend == "flex":
+                raise ValueError(
+                    "attention 'flex' in selective blocks needs compiled blocks. Compile or give 'grouped'."
+                )
+            backend = "grouped"  # a FlexAttention kernel that is compiled by itself hides from a block that watches
         attention = self.plan_override or plan(layout, backend=backend, device=x.device, has_action=has_action)
         modulation = modulation.to(wide)
+        shelf = HostShelf(x.device)
         for index, block in enumerate(self.blocks):
             last = index == len(self.blocks) - 1
             attend = attention.last if last else attention.every
             words = context[index] if isinstance(context, list) else context
             arguments = (x, modulation, words, scene, attend, last)
-            if self.settings.recompute and torch.is_grad_enabled():
-                x = checkpoint(block, *arguments, use_reentrant=False)
-            elif cache is not None:
-                x = block.forward(*arguments)  # past a compiled block: every cache length would be another graph
-            else:
-                x = block(*arguments)
+            match self.settings.kind(index) if torch.is_grad_enabled() else "keep":
+                case "full":
+                    x = fully(block, *arguments)
+                case "offload":
+                    x = shelf.offloaded(block, *arguments)
+                case "selective":
+                    x = block(*arguments, selective=True)
+                case _ if cache is not None:
+                    x = block.forward(*arguments)  # past a compiled block: every cache length would be another graph
+                case _:
+                    x = block(*arguments)
         noisy = next(s.start for s in layout.segments if s.kind == "noisy" and s.start >= layout.asking)
         first = noisy - layout.live[0]
         frames = embedded[:, 1 : 1 + timestep.shape[1]].to(wide)
@@ -240,6 +264,12 @@ class DreamZeroDiT(nn.Module):
             tokens = x[:, first + video_tokens :][:, : layout.count("action")]
             action = self.action_decoder(tokens)
         return Output(video, action)
+
+    def _blocks_watch(self) -> bool:
+        """Whether blocks watch their own operations: selective ones that are not compiled do."""
+        kinds = {self.settings.kind(layer) for layer in range(len(self.blocks))}
+        is_compiled = self.blocks[0]._compiled_call_impl is not None
+        return "selective" in kinds and torch.is_grad_enabled() and not is_compiled
 
     def _embed_video(self, latents: Tensor, y: Tensor | None) -> Tensor:
         if self.config.conditioning_dim:

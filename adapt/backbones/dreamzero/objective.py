@@ -94,10 +94,14 @@ def training_loss(
     reduction: Reduction = "valid",
     video_weight: float = 1.0,
     action_weight: float = 1.0,
+    of: tuple[int, int] | None = None,
 ) -> Losses:
     """Losses of one batch under these draws.
 
     Args:
+        of: (samples, valid action rows) of a whole step, of which this batch is a part: its losses are then sums over
+            this number and add up, over the parts, to the step's. By default the batch is the whole step. Not for
+            `reference`.
         reduction: of the action loss. `valid` is a mean over the valid dimensions of each row, then over the rows that
             have any, of samples with actions. `reference` divides by all dimensions and all samples, as the public
             reference does, so a robot of 8 dimensions weighs a quarter of one of 32.
@@ -119,9 +123,14 @@ def training_loss(
         has_action=batch.has_action,
     )
     video = video_loss(prediction.video, batch.latents, draws, schedule=schedule)
+    if of is not None:
+        video = video * (len(batch.latents) / of[0])
     if rows:
         assert prediction.action is not None, "the network was given actions and predicted none"
-        action = action_loss(prediction.action, action, batch, draws, schedule=schedule, reduction=reduction)
+        count = None if of is None else of[1]
+        action = action_loss(
+            prediction.action, action, batch, draws, schedule=schedule, reduction=reduction, rows=count
+        )
     else:
         action = torch.zeros_like(video)
     return Losses(video_weight * video + action_weight * action, video, action)
@@ -142,9 +151,20 @@ def video_loss(predicted: Tensor, latents: Tensor, draws: Draws, *, schedule: Sc
 
 
 def action_loss(
-    predicted: Tensor, action: Tensor, batch: Batch, draws: Draws, *, schedule: Schedule, reduction: Reduction
+    predicted: Tensor,
+    action: Tensor,
+    batch: Batch,
+    draws: Draws,
+    *,
+    schedule: Schedule,
+    reduction: Reduction,
+    rows: int | None = None,
 ) -> Tensor:
-    """Weighted squared error of the samples with actions, of which there must be one."""
+    """Weighted squared error of the samples with actions, of which there must be one.
+
+    Args:
+        rows: valid rows to take the mean over; those of this batch by default.
+    """
     real = [index for index, has in enumerate(batch.has_action) if has]
     predicted, target, valid, weight = (
         torch.stack([tensor[index] for index in real])
@@ -160,7 +180,8 @@ def action_loss(
         return (error.mean(-1) * weight).mean() * (len(real) / len(batch.has_action))
     counted = valid.any(-1)
     row_error = error.sum(-1) / valid.sum(-1).clamp_min(1)
-    return (row_error * weight * counted).sum() / counted.sum().clamp_min(1)
+    total = (row_error * weight * counted).sum()
+    return total / (counted.sum().clamp_min(1) if rows is None else max(rows, 1))
 
 
 def check_batch(batch: Batch) -> None:

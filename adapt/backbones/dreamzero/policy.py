@@ -18,6 +18,7 @@ from torch import Tensor
 from adapt.backbones.dreamzero.block import ContextKV
 from adapt.backbones.dreamzero.cache import KVCache
 from adapt.backbones.dreamzero.model import DreamZeroDiT, Output
+from adapt.backbones.dreamzero.schedule import LEVELS, mix
 from adapt.backbones.dreamzero.unipc import COMPUTED, STEPS, UniPC, computed_steps, skip_after
 from schemas.errors import UsageError
 
@@ -181,12 +182,16 @@ class Policy:
         *,
         noise: tuple[Tensor, Tensor] | None = None,
         generator: torch.Generator | None = None,
+        truth: Tensor | None = None,
     ) -> Chunk:
         """The next chunk, denoised from noise.
 
         Args:
             state: (B, states_per_chunk, S) normalised.
             noise: video (B, C, latents_per_chunk, H, W) and action (B, steps, A); else drawn from `generator`.
+            truth: the chunk's recorded latents, of the video noise's shape: in place of imagined video the network is
+                shown these, mixed with the noise to the level of each step, so that it acts as an inverse dynamics
+                model.
         """
         sampling = self.sampling
         video_noise, action_noise = noise or self._noise(session, generator)
@@ -199,7 +204,8 @@ class Policy:
             before = predicted
             if predicted is None or (skip == 0 if sampling.adaptive else fixed[step]):
                 times = samplers[0].timesteps[step], samplers[1].timesteps[step]
-                predicted = self._predict(session, video.x, action.x, state, times)
+                shown = video.x if truth is None else mix(truth, video_noise.float(), times[0] / LEVELS)
+                predicted = self._predict(session, shown, action.x, state, times)
                 runs += 1
                 if sampling.adaptive and before is not None:
                     skip = skip_after(before.action, predicted.action)

@@ -5,7 +5,7 @@ The autoencoder and the normalisation are fitted on training windows (and action
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,26 +14,31 @@ import torch
 from safetensors.torch import load, load_file, save
 from torch import Tensor, nn
 
-from adapt.backbones.base import Latents, Prediction
+from adapt.adapter import FULL
+from adapt.backbones.base import Future, Latents, Prediction, Totals
 from adapt.backbones.nano.autoencoder import Autoencoder, AutoencoderFit
 from adapt.backbones.nano.batch import Batch, Draws, draws_for
 from adapt.backbones.nano.canvas import canvas_for, grid, tile
 from adapt.backbones.nano.config import NanoConfig
+from adapt.backbones.nano.layout import training
 from adapt.backbones.nano.model import HEAD_MODULES, LORA_TARGETS, build
 from adapt.backbones.nano.normalizer import Normalizer
 from adapt.backbones.nano.objective import loss
 from adapt.backbones.nano.policy import Chunk, act
 from adapt.backbones.nano.text import embed
-from adapt.latents import Clips, training_windows
+from adapt.clips import Clips
+from adapt.fingerprint import base_fingerprint
+from adapt.rung import Rung
 from schemas.embodiment import Embodiment
 from schemas.episode import Window
 from schemas.errors import DataError, UsageError
 from schemas.recipe import AdaptRecipe, TimeBase
 from wamdata.order import sample_seed
-from wamdata.windows import HISTORY_LAGS, on_time_base
+from wamdata.windows import HISTORY_LAGS, cut_windows, on_time_base, window_starts
 
 ENCODER, SETTINGS = "encoder.safetensors", "encoder.json"
 JUDGED_AT_ONCE = 64
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -45,10 +50,12 @@ class NanoBackbone:
     autoencoder: Autoencoder
     normalizer: Normalizer
     fitted_on: str
+    device: torch.device = CPU
 
     name = "nano"
     lora_targets = LORA_TARGETS
     head_modules = HEAD_MODULES
+    entries = ("remember", "predict")
 
     @classmethod
     def fit(
@@ -66,7 +73,7 @@ class NanoBackbone:
         for clips in videos:
             size = _view_size(clips.embodiment, config)
             stride = recipe.time_base.window_rows - 1  # neighbours share one frame: every frame counts about once
-            for window in training_windows(clips, recipe.time_base, stride=stride, view_size=size):
+            for window in _whole_windows(clips, recipe, stride=stride, view_size=size):
                 fit.add(torch.from_numpy(_canvas(window, clips.embodiment, config))[None])
                 windows += 1
                 on_progress(windows)
@@ -74,21 +81,41 @@ class NanoBackbone:
             raise DataError("no training clip is as long as one window, so nothing can be fitted. See `wam plan`.")
         autoencoder = fit.finish(static_channels=config.static_channels, motion_channels=config.motion_channels)
         about = f"{windows} windows of the training part" + (" and of the action-free video" if len(videos) > 1 else "")
-        return cls(config, recipe.time_base, autoencoder, _normalizer(play, recipe.time_base, config), about)
+        return cls(config, recipe.time_base, autoencoder, _normalizer(play, recipe, config), about)
 
-    def for_robot(self, play: Clips, recipe: AdaptRecipe) -> "NanoBackbone":
-        """The same encoders and trunk for another robot: its widths and normalisation, fitted on its training part."""
-        wanted = _config(play.embodiment, recipe)
+    @classmethod
+    def on_base(cls, base: Path, play: Clips, recipe: AdaptRecipe) -> "NanoBackbone":
+        """The base's encoders and trunk for the robot of `play`: widths and normalisation of its training part."""
+        own, wanted = cls.load(base), _config(play.embodiment, recipe)
+        if own.time_base != recipe.time_base:
+            raise UsageError("the base was trained on another time base. Give the same chunk_s and video_fps.")
         config = replace(
-            self.config,
+            own.config,
             state_width=wanted.state_width,
             action_width=wanted.action_width,
             lags=wanted.lags,
             last_command=wanted.last_command,
         )
-        if self.time_base != recipe.time_base:
-            raise UsageError("the base was trained on another time base. Give the same chunk_s and video_fps.")
-        return replace(self, config=config, normalizer=_normalizer(play, recipe.time_base, config))
+        return replace(own, config=config, normalizer=_normalizer(play, recipe, config))
+
+    def with_robot(self, clips: Clips, recipe: AdaptRecipe) -> "NanoBackbone":
+        """Raises UsageError if the robot's widths are others: nano has one set of heads."""
+        robot = clips.embodiment
+        if not robot.is_action_free and (robot.state_width, robot.action_width) != (
+            self.config.state_width,
+            self.config.action_width,
+        ):
+            raise UsageError(
+                f"robot {robot.name!r} has {robot.state_width} state and {robot.action_width} action columns, nano's "
+                f"heads {self.config.state_width} and {self.config.action_width}. Replay its video only."
+            )
+        return self
+
+    def to(self, device: torch.device) -> "NanoBackbone":
+        return replace(self, device=device)
+
+    def free(self) -> None:
+        """There is nothing to free: the autoencoder is a few matrices."""
 
     @property
     def about(self) -> str:
@@ -101,23 +128,49 @@ class NanoBackbone:
     def fingerprint(self) -> str:
         return self.autoencoder.fingerprint
 
+    @property
+    def tokens(self) -> int:
+        return len(training(self.config))
+
     def view_size(self, robot: Embodiment) -> tuple[int, int]:
         """(height, width) to which each view is decoded."""
+        return _view_size(robot, self.config)
+
+    def tile_size(self, robot: Embodiment) -> tuple[int, int]:
         return _view_size(robot, self.config)
 
     def canvas(self, window: Window, robot: Embodiment) -> np.ndarray:
         return _canvas(window, robot, self.config)
 
-    def encode(self, windows: Sequence[Window], robot: Embodiment) -> list[np.ndarray]:
-        frames = torch.from_numpy(np.stack([self.canvas(w, robot) for w in windows]))
-        return list(self.autoencoder.encode(frames).numpy())
+    def prompt(self, text: str, robot: Embodiment) -> str:
+        return text
+
+    def encode(self, windows: Sequence[Window], robot: Embodiment) -> list[dict[str, Tensor]]:
+        canvases = (torch.from_numpy(self.canvas(w, robot)[None].copy()) for w in windows)
+        return [{"video": self.autoencoder.encode(canvas)[0].half()} for canvas in canvases]
+
+    def embed(self, prompts: Sequence[str]) -> dict[str, dict[str, Tensor]]:
+        return {}
 
     def decode(self, context: Tensor, video: Tensor) -> np.ndarray:
-        frames = self.autoencoder.decode_groups(video.float())
+        frames = self.autoencoder.decode_groups(video.float().cpu())
         return (frames * 255).round().to(torch.uint8).numpy()
 
-    def build(self, seed: int) -> nn.Module:
-        return build(self.config, seed)
+    @staticmethod
+    def identify(base: Path) -> str:
+        return base_fingerprint(load_file(base / FULL))
+
+    def build(self, *, seed: int, base: Path | None, rung: Rung, dtype: torch.dtype) -> nn.Module:
+        """Raises UsageError for a rung that is DreamZero's: nano is too small to quantise or recompute."""
+        if rung.weights not in ("float32", "bf16") or rung.selective_blocks:
+            raise UsageError(f"nano: weights {rung.weights!r} and selective blocks are DreamZero's. Leave them out.")
+        model = build(self.config, seed)
+        if base is not None:
+            self.load_base(model, base / FULL)
+        return model.to(self.device, dtype)
+
+    def adapted(self, model: nn.Module, rung: Rung, add_lora: Callable[[nn.Module], nn.Module]) -> nn.Module:
+        return add_lora(model)
 
     def load_base(self, model: nn.Module, weights: Path) -> tuple[str, ...]:
         """Put a base's weights into `model`; names of tensors that keep their fresh values, their shapes differing."""
@@ -132,9 +185,27 @@ class NanoBackbone:
         model.load_state_dict(fits, strict=False)
         return fresh
 
-    def loss(self, model: nn.Module, samples: Sequence[Latents], *, seed: int, epoch: int) -> dict[str, Tensor]:
-        draws = Draws.stack([draws_for(seed, epoch, s.window_id, self.config) for s in samples])
-        return loss(model, self.batch(samples), draws)
+    def loss(
+        self, model: nn.Module, samples: Sequence[Latents], *, seed: int, epochs: Sequence[int], of: Totals
+    ) -> dict[str, Tensor]:
+        pairs = zip(samples, epochs, strict=True)
+        draws = Draws.stack([draws_for(seed, epoch, _name(s), self.config) for s, epoch in pairs])
+        like = next(model.parameters())
+        return loss(model, self.batch(samples).to(like), draws.to(like), of)
+
+    def loss_at(
+        self, model: nn.Module, samples: Sequence[Latents], *, level: float, seed: int
+    ) -> dict[str, float]:
+        """Mean losses with every chunk noised at `level` (0 clean, 1 noise), nothing dropped, noise fixed by `seed`."""
+        like, whole = next(model.parameters()), [s for s in samples if s.chunks == self.config.chunks]
+        if not whole:
+            return {}
+        draws = Draws.stack([draws_for(seed, 0, s.window_id, self.config) for s in whole])
+        fixed = torch.full_like(draws.level, level)
+        kept = {"level": fixed, "hide_video": torch.ones(len(whole)), "drop_text": torch.ones(len(whole))}
+        with torch.no_grad():
+            found = loss(model, self.batch(whole).to(like), replace(draws, **kept).to(like), Totals.of(whole))
+        return {name: float(value) for name, value in found.items()}
 
     def act(
         self,
@@ -145,9 +216,11 @@ class NanoBackbone:
         draws: int,
         seed: int,
         hide_video: bool = False,
+        future: Future = "imagined",
     ) -> Prediction:
         actions = np.zeros((len(samples), self.config.steps, self.config.action_width), np.float32)
         videos: list[Tensor | None] = [None] * len(samples)
+        like = next(model.parameters())
         by_length: dict[int, list[int]] = {}
         for at, sample in enumerate(samples):
             by_length.setdefault(sample.chunks, []).append(at)
@@ -155,12 +228,18 @@ class NanoBackbone:
             for low in range(0, len(places), max(1, JUDGED_AT_ONCE // draws)):
                 group = places[low : low + max(1, JUDGED_AT_ONCE // draws)]
                 chosen = [samples[i] for i in group]
-                batch = self.batch(chosen, context_only=True)
-                noise = self._noise(chosen, draws, seed)
-                chunk = act(model, batch, denoise_steps=denoise_steps, noise=noise, hide_video=hide_video)
+                batch = self.batch(chosen, context_only=True).to(like)
+                noise = self._noise(chosen, draws, seed).to(like)
+                truth = None
+                if future == "true":
+                    truth = torch.stack([s.video[-self.config.latents_per_chunk :] for s in chosen]).to(like)
+                chunk = act(
+                    model, batch, denoise_steps=denoise_steps, noise=noise, hide_video=hide_video, truth=truth
+                )
                 state = torch.from_numpy(np.stack([self._wide(s.state[-1], self.config.state_width) for s in chosen]))
-                physical = self.normalizer.actions_from_model(chunk.action.mean(1), state=state).numpy()
-                video = chunk.video.mean(1)
+                mean = chunk.action.mean(1).float().cpu()
+                physical = self.normalizer.actions_from_model(mean, state=state).numpy()
+                video = chunk.video.mean(1).float().cpu()
                 for place, action, latents in zip(group, physical, video, strict=True):
                     actions[place], videos[place] = action, latents
         return Prediction(actions, torch.stack(videos) if videos else torch.zeros(0))
@@ -171,7 +250,7 @@ class NanoBackbone:
 
     def _sample(self, sample: Latents, *, context_only: bool) -> Batch:
         config, normal = self.config, self.normalizer
-        video = torch.from_numpy(sample.video.astype(np.float32))
+        video = sample.video.float()
         if context_only:
             video = video[: -config.latents_per_chunk]
         count, has_action = sample.chunks, sample.has_action
@@ -180,6 +259,7 @@ class NanoBackbone:
         action = torch.from_numpy(self._wide(sample.action, config.action_width))
         last = torch.from_numpy(self._wide(sample.last_action, config.action_width))
         scaled = normal.actions_to_model(action, state=state)
+        valid = torch.from_numpy(np.array(sample.action_valid)) & has_action
         return Batch(
             latents=video,
             state=_or_zero(normal.state_to_model(state), has_action),
@@ -187,8 +267,8 @@ class NanoBackbone:
             last_action=_or_zero(normal.last_action_to_model(last, state=state), has_action)
             if config.last_command
             else torch.zeros(count, 0),
-            action=_or_zero(scaled, has_action),
-            action_valid=torch.from_numpy(sample.action_valid) & has_action,
+            action=_or_zero(scaled, has_action) * valid[..., None],  # what must not be learned is not shown either
+            action_valid=valid,
             has_action=torch.tensor(has_action),
             text=embed(sample.text, config.text_width),
         )
@@ -221,8 +301,8 @@ class NanoBackbone:
         return {ENCODER: save(tensors), SETTINGS: json.dumps(settings, indent=1).encode()}
 
     @classmethod
-    def load(cls, folder: Path) -> "NanoBackbone":
-        """The backbone whose encoder files lie in `folder`.
+    def load(cls, folder: Path, *, base: Path | None = None) -> "NanoBackbone":
+        """The backbone whose encoder files lie in `folder`; of a base it needs nothing until its weights are loaded.
 
         Raises:
             DataError: they are missing or damaged.
@@ -278,17 +358,31 @@ def _view_size(robot: Embodiment, config: NanoConfig) -> tuple[int, int]:
     return config.canvas[0] // rows, config.canvas[1] // columns
 
 
-def _normalizer(play: Clips, time_base: TimeBase, config: NanoConfig) -> Normalizer:
+def _whole_windows(clips: Clips, recipe: AdaptRecipe, *, stride: int, view_size) -> Iterator[Window]:
+    """Whole training windows every `stride` rows, clip after clip."""
+    for clip in clips.stream("train"):
+        rows = on_time_base(clip, clips.embodiment, recipe.time_base, imitated=frozenset(recipe.imitate))
+        starts = window_starts(clip, rows, recipe.time_base, stride=stride)
+        yield from cut_windows(clip, rows, starts, clips.embodiment, recipe.time_base, view_size=view_size)
+
+
+def _name(sample: Latents) -> str:
+    """What a sample's draws are seeded by: copies of a window are noised apart."""
+    return f"{sample.window_id}c{sample.copy}" if sample.copy else sample.window_id
+
+
+def _normalizer(play: Clips, recipe: AdaptRecipe, config: NanoConfig) -> Normalizer:
     """From every whole chunk of the training part, whatever the stride of the training windows."""
     if play.embodiment.is_action_free:
         return _identity(config, len(HISTORY_LAGS))
+    time_base = recipe.time_base
     state, history, action = [], [], []
     for clip in play.stream("train"):
-        rows = on_time_base(clip, play.embodiment, time_base)
+        rows = on_time_base(clip, play.embodiment, time_base, imitated=frozenset(recipe.imitate))
         starts = np.arange(max(len(rows) - time_base.steps + 1, 0))
         if not len(starts):
             continue
-        chunk = rows.valid[starts[:, None] + np.arange(time_base.steps)].all(axis=1)
+        chunk = rows.action_counts[starts[:, None] + np.arange(time_base.steps)].all(axis=1)
         starts = starts[chunk]
         state.append(rows.state[starts])
         history.append(rows.state[np.maximum(starts[:, None] - np.array(HISTORY_LAGS), 0)])

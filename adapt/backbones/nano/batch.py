@@ -43,6 +43,10 @@ class Batch:
     def __len__(self) -> int:
         return len(self.latents)
 
+    def to(self, like: Tensor) -> Self:
+        """On the device of `like`, and in its dtype where a field is no yes or no."""
+        return _like(self, like)
+
     @classmethod
     def stack(cls, samples: Sequence[Self]) -> Self:
         """Samples made without the leading B as one batch."""
@@ -68,6 +72,10 @@ class Draws:
     context: Tensor
     hide_video: Tensor
     drop_text: Tensor
+
+    def to(self, like: Tensor) -> Self:
+        """On the device and in the dtype of `like`."""
+        return _like(self, like)
 
     @classmethod
     def stack(cls, draws: Sequence[Self]) -> Self:
@@ -95,3 +103,9 @@ def draws_for(seed: int, epoch: int, window_id: str, config: NanoConfig) -> Draw
 
 def _stack(cls: type[T], parts: Sequence[T]) -> T:
     return cls(**{f.name: torch.stack([getattr(part, f.name) for part in parts]) for f in fields(cls)})
+
+
+def _like(parts: T, like: Tensor) -> T:
+    moved = {f.name: getattr(parts, f.name) for f in fields(parts)}
+    kept = {n: t.to(like.device, like.dtype if t.is_floating_point() else t.dtype) for n, t in moved.items()}
+    return type(parts)(**kept)

@@ -88,7 +88,7 @@ class NanoWAM(nn.Module):
         """Keys and values of the clean video in every transformer block."""
         frames = context.clean.shape[1]
         tokens = self.video_encoder(self._patch(context.seen)) + self.time[:frames, None] + self.place + self.kind[0]
-        condition = self._condition(torch.zeros(len(context.clean), 1), context.text)
+        condition = self._condition(context.clean.new_zeros(len(context.clean), 1), context.text)
         mask = clean_mask(self.config, (frames - 1) // self.config.latents_per_chunk)
         tokens, memory = tokens.flatten(1, 2), []
         for block in self.blocks:
@@ -184,5 +184,5 @@ def first_guess(noisy: Tensor, level_BN: Tensor, *, mean: Tensor, spread: float)
 def sinusoids(levels: Tensor, width: int) -> Tensor:
     """(..., width) cosines and sines of noise levels in 0..1, the angle at most 1000."""
     rates = 1000 * 10000 ** (-torch.arange(width // 2) / (width // 2))
-    angles = levels[..., None] * rates
+    angles = levels[..., None] * rates.to(levels)
     return torch.cat([angles.cos(), angles.sin()], -1)

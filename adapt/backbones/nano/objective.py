@@ -8,14 +8,15 @@ A chunk's video and actions share their noise level.
 import torch
 from torch import Tensor, nn
 
+from adapt.backbones.base import Totals
 from adapt.backbones.nano.autoencoder import hold
 from adapt.backbones.nano.batch import Batch, Draws
 from adapt.backbones.nano.config import NanoConfig
 from adapt.backbones.nano.model import Context, Noisy, nano_of
 
 
-def loss(model: nn.Module, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-    """`loss`, `video_loss` and `action_loss`, each a mean over what is there; whole windows only.
+def loss(model: nn.Module, batch: Batch, draws: Draws, of: Totals) -> dict[str, Tensor]:
+    """`video` (times the config's weight) and `action`: this batch's part of means over `of`; whole windows only.
 
     A chunk's video error is divided by how much its video changes, or the few chunks with much motion would rule and
     still pictures come out noisy.
@@ -29,11 +30,10 @@ def loss(model: nn.Module, batch: Batch, draws: Draws) -> dict[str, Tensor]:
     change = (truth - last).square().mean((2, 3, 4, 5))
     video_error = (video - truth).square().mean((2, 3, 4, 5)) / (change + config.change_floor)
     action_error = (action - batch.action).square().mean(-1)
-    counts = (batch.action_valid & batch.has_action[:, None, None]).float()
-    video_loss = (video_error * weight).mean()
-    action_loss = (action_error * weight[..., None] * counts).sum() / counts.sum().clamp_min(1)
-    total = action_loss + config.video_weight * video_loss
-    return {"loss": total, "video_loss": video_loss, "action_loss": action_loss}
+    counts = (batch.action_valid & batch.has_action[:, None, None]).to(action_error.dtype)
+    video_loss = (video_error * weight).sum() / (of.samples * config.chunks)
+    action_loss = (action_error * weight[..., None] * counts).sum() / max(of.action_rows, 1)
+    return {"video": config.video_weight * video_loss, "action": action_loss}
 
 
 def noised(config: NanoConfig, batch: Batch, draws: Draws, *, level: Tensor) -> tuple[Context, Noisy]:

@@ -23,6 +23,10 @@ class Chunk:
     video: Tensor
     action: Tensor
 
+    def to(self, like: Tensor) -> "Chunk":
+        """On the device and in the type of `like`."""
+        return Chunk(self.video.to(like), self.action.to(like))
+
 
 def noise_for(config: NanoConfig, generator: torch.Generator, *, batch: int, samples: int = 1) -> Chunk:
     """Standard normal noise to start from."""
@@ -32,10 +36,23 @@ def noise_for(config: NanoConfig, generator: torch.Generator, *, batch: int, sam
 
 
 @torch.no_grad()
-def act(model: nn.Module, batch: Batch, *, denoise_steps: int, noise: Chunk, hide_video: bool = False) -> Chunk:
+def act(
+    model: nn.Module,
+    batch: Batch,
+    *,
+    denoise_steps: int,
+    noise: Chunk,
+    hide_video: bool = False,
+    truth: Tensor | None = None,
+) -> Chunk:
     """The chunk after the batch's latents, which are frame 0 and 0 to `chunks - 1` complete chunks.
 
     The mean over the samples axis is the better guess, one sample the honest draw.
+
+    Args:
+        truth: (B, G, C, h, w) the chunk's recorded video, to act from it instead of imagining it: at every level the
+            video part is the point between it and its noise at that level, as in training, so the actions are
+            denoised beside a video that ends as it was recorded. The result's video is then `truth` itself.
     """
     nano = nano_of(model)
     context = Context(clean=batch.latents, seen=batch.latents, text=batch.text)
@@ -44,7 +61,8 @@ def act(model: nn.Module, batch: Batch, *, denoise_steps: int, noise: Chunk, hid
     samples = noise.action.shape[1]
     memory = nano.remember(context)
     state = state_features(batch)[:, -1:].expand(-1, samples, -1)
-    levels = lean(torch.linspace(1, 0, denoise_steps + 1), nano.config.shift)
+    levels = lean(torch.linspace(1, 0, denoise_steps + 1), nano.config.shift).to(noise.action)
+    recorded = None if truth is None else truth[:, None].to(noise.video).expand_as(noise.video)
     chunk = noise
     for level, next_level in zip(levels[:-1], levels[1:], strict=True):
         noisy = Noisy(
@@ -53,10 +71,13 @@ def act(model: nn.Module, batch: Batch, *, denoise_steps: int, noise: Chunk, hid
             action=chunk.action,
             level=level.expand(len(batch), samples),
             state=state,
-            has_action=torch.ones(len(batch), dtype=torch.bool),
-            hide_video=torch.full((len(batch),), hide_video),
+            has_action=torch.ones(len(batch), dtype=torch.bool, device=level.device),
+            hide_video=torch.full((len(batch),), hide_video, device=level.device),
         )
         video, action = nano.predict(context, noisy, memory)
         kept = next_level / level  # the Euler step along (x_t - x) / level, written without the division by 0
-        chunk = Chunk(torch.lerp(video, chunk.video, kept), torch.lerp(action, chunk.action, kept))
+        stepped = torch.lerp(video, chunk.video, kept)
+        if recorded is not None:
+            stepped = torch.lerp(recorded, noise.video, next_level)
+        chunk = Chunk(stepped, torch.lerp(action, chunk.action, kept))
     return chunk

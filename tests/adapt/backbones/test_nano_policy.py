@@ -8,6 +8,7 @@ import torch
 from test_nano_model import awake, random_batch, random_draws
 from torch import nn
 
+from adapt.backbones.base import Totals
 from adapt.backbones.nano.batch import Batch, Draws
 from adapt.backbones.nano.config import NanoConfig, tiny
 from adapt.backbones.nano.model import HEAD_MODULES, LORA_TARGETS, build
@@ -91,12 +92,12 @@ def test_absent_and_invalid_actions_have_no_loss_and_no_gradient() -> None:
     valid[0, -1, 2:] = False
     batch = replace(batch, action_valid=valid, has_action=torch.tensor([True, False]))
     model = awake(CONFIG)
-    before = loss(model, batch, draws)["action_loss"]
+    before = losses(model, batch, draws)["action"]
     action = batch.action.clone()
     action[1] += 5
-    assert torch.equal(before, loss(model, replace(batch, action=action), draws)["action_loss"])
-    only_video = loss(model, replace(batch, has_action=torch.zeros(2, dtype=torch.bool)), draws)
-    assert only_video["action_loss"] == 0
+    assert torch.equal(before, losses(model, replace(batch, action=action), draws)["action"])
+    only_video = losses(model, replace(batch, has_action=torch.zeros(2, dtype=torch.bool)), draws)
+    assert only_video["action"] == 0
     only_video["loss"].backward()
     assert not model.action_decoder.weight.grad.any()
 
@@ -109,21 +110,21 @@ def test_loss_is_that_of_the_velocity_above_the_floor() -> None:
     _, action = model(context, noisy)
     velocity = (noisy.action - action) / level[..., None, None]
     wanted = (velocity - (draws.action - batch.action)).square().mean()
-    torch.testing.assert_close(loss(model, batch, draws)["action_loss"], wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(losses(model, batch, draws)["action"], wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_a_fresh_adapter_changes_no_bit_and_training_it_no_base_weight() -> None:
     batch, draws, base = random_batch(CONFIG), random_draws(CONFIG), awake(CONFIG)
-    before = loss(base, batch, draws)
+    before = losses(base, batch, draws)
     weights = {name: parameter.detach().clone() for name, parameter in base.named_parameters()}
     lora = peft.LoraConfig(r=4, lora_alpha=4, target_modules=list(LORA_TARGETS), modules_to_save=list(HEAD_MODULES))
     model = peft.get_peft_model(base, lora)
-    after = loss(model, batch, draws)
+    after = losses(model, batch, draws)
     assert all(torch.equal(before[name], after[name]) for name in before)
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-2)
     for _ in range(3):
         step(model, optimizer, batch, draws)
-    assert not torch.equal(loss(model, batch, draws)["loss"], after["loss"])
+    assert not torch.equal(losses(model, batch, draws)["loss"], after["loss"])
     trained = ("lora_", "modules_to_save")
     now = {plain(name): p for name, p in model.named_parameters() if not any(part in name for part in trained)}
     assert now.keys() == weights.keys()
@@ -137,8 +138,28 @@ def test_lora_reaches_every_projection_of_every_block() -> None:
     assert len(wrapped) == CONFIG.depth * len(LORA_TARGETS)
 
 
+def losses(model: nn.Module, batch: Batch, draws: Draws) -> dict[str, torch.Tensor]:
+    """Of a batch that is a whole step; `loss` is their sum."""
+    counted = (batch.action_valid & batch.has_action[:, None, None]).sum()
+    found = loss(model, batch, draws, Totals(len(batch), int(counted)))
+    return found | {"loss": sum(found.values())}
+
+
+def test_losses_of_parts_of_a_batch_add_up_to_its_own() -> None:
+    batch, draws, model = random_batch(CONFIG), random_draws(CONFIG), awake(CONFIG)
+    batch = replace(batch, has_action=torch.tensor([True, False]))
+    of = Totals(2, int(batch.action_valid[0].sum()))
+    whole = loss(model, batch, draws, of)
+    parts = [
+        loss(model, *(type(x)(**{n: t[i : i + 1] for n, t in vars(x).items()}) for x in (batch, draws)), of)
+        for i in range(2)
+    ]
+    for name in whole:
+        torch.testing.assert_close(parts[0][name] + parts[1][name], whole[name], rtol=1e-5, atol=1e-6)
+
+
 def step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, draws: Draws) -> float:
-    value = loss(model, batch, draws)["loss"]
+    value = losses(model, batch, draws)["loss"]
     optimizer.zero_grad()
     value.backward()
     optimizer.step()

@@ -10,6 +10,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from dreamzero_checkpoints import write_tokenizer
 from torch import Tensor
 
 from adapt.backbones.dreamzero import legacy
@@ -214,6 +215,24 @@ def test_embeddings_do_not_depend_on_what_fills_the_padding() -> None:
         ("", ""),
     ],
 )
+def test_prompts_are_cleaned_of_entities_and_stray_blanks(raw: str, cleaned: str) -> None:
+    assert text.clean(raw) == cleaned
+
+
+def test_ftfy_repairs_a_prompt_before_the_rest_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    straight = ModuleType("ftfy")
+    straight.fix_text = lambda raw: raw.replace("\u2019", "'").replace("[gap]", "&amp;nbsp;")
+    monkeypatch.setitem(sys.modules, "ftfy", straight)
+    assert text.clean("the cup\u2019s[gap]lid") == "the cup's lid"
+    monkeypatch.setitem(sys.modules, "ftfy", None)
+    assert text.clean("the cup\u2019s  lid") == "the cup\u2019s lid"
+
+
+@pytest.fixture(scope="module")
+def tokenizer_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tokenizer(tmp_path_factory.mktemp("umt5"))
+
+
 def test_prompts_are_cleaned_of_entities_and_stray_blanks(raw: str, cleaned: str) -> None:
     assert text.clean(raw) == cleaned
 

@@ -239,8 +239,8 @@ def test_evaluation_without_gradients_works_and_recomputing_changes_nothing() ->
     with torch.no_grad():
         plain = model(*arguments, **rest).video
     grads = []
-    for recompute in (False, True):
-        model.settings = Settings(recompute=recompute)
+    for activations in ("keep", "full"):
+        model.settings = Settings(activations=activations)
         model.zero_grad()
         out = model(*arguments, **rest)
         assert torch.equal(out.video, plain)

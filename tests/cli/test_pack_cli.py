@@ -1,0 +1,41 @@
+"""`wam pack`: there and back in real processes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def pack(*words: object) -> subprocess.CompletedProcess[str]:
+    code = "from cli import main, pack; main.app.command('pack')(pack.pack); main.main()"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "150"}
+    command = [sys.executable, "-c", code, "pack", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
+def refused(*words: object) -> str:
+    ran = pack(*words)
+    assert ran.returncode == 2 and ran.stderr.count("\n") == 1 and ran.stderr.startswith("wam: "), ran.stderr
+    return ran.stderr
+
+
+def test_pack_and_check(g1_shards: Path, droid_shards: Path, tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("steps: 9\n")
+    options = ["--video", droid_shards, "--robot", "g1_inspire", "--recipe", tmp_path / "r.yaml"]
+    ran = pack(g1_shards, *options, "--out", tmp_path / "p.tar")
+    assert ran.returncode == 0, ran.stderr
+    assert "no base" in ran.stdout and "wam adapt p --out runs/p" in ran.stdout and "tar -xf p.tar" in ran.stdout
+    facts = json.loads(pack("--check", tmp_path / "p.tar", "--json").stdout)
+    assert facts["video"] and "video/manifest.json" in facts["files"]
+    with (tmp_path / "p.tar").open("r+b") as file:
+        file.seek(-40_000, os.SEEK_END)
+        file.write(b"damage")
+    assert "content differs" in refused("--check", tmp_path / "p.tar")
+
+
+def test_pack_says_what_it_lacks(g1_shards: Path, tmp_path: Path) -> None:
+    assert "give shard folders and --out" in refused(g1_shards)
+    assert "no pack" in refused("--check", tmp_path)
