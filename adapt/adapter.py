@@ -3,8 +3,9 @@
     adapter.json                    what it is: kind, base fingerprint, robot, time base, recipe, provenance, licences
     embodiment.yaml statistics.json encoder.json encoder.safetensors
     adapter_model.safetensors adapter_config.json     kind `lora`: peft's own files, heads included
-    model.safetensors                                 kind `full`: no pretrained base, all weights
-    README.md                       for people
+    model.safetensors                                 kind `full`: all weights, trained or merged
+    check.safetensors               held-out windows and the trained model's predictions on them (`handover`)
+    report.json README.md           what the evaluation found; the model card (`card`)
 
 A `full` directory is itself a base: `wam adapt --base DIR` trains LoRA on it.
 """
@@ -20,10 +21,19 @@ from schemas.recipe import TimeBase
 from schemas.record import Record
 
 RECORD, FULL, LORA = "adapter.json", "model.safetensors", "adapter_model.safetensors"
+CHECK = "check.safetensors"  # encoded recordings: may be taken out of a folder that is passed on
 
 
 class AdapterRecord(Record):
-    """What an adapter directory says of itself."""
+    """What an adapter directory says of itself.
+
+    Args:
+        trained_on: content hashes of the training episodes, a merged base's included, so that nobody judges on them.
+        licences: of the data.
+        base_licence, base_repo: of the base, where they are on record.
+        cameras: (width, height) of the frames as recorded, by camera key.
+        instructions: of the training part, each once.
+    """
 
     schema_id: Literal["wamkit/adapter@1"] = "wamkit/adapter@1"
     kind: Literal["full", "lora"]
@@ -39,10 +49,14 @@ class AdapterRecord(Record):
     recipe: dict[str, Any]
     verdict: str
     reason: str
-    trained_on: tuple[str, ...]  # content hashes of the training episodes, so that nobody judges on them
+    trained_on: tuple[str, ...]
     licences: tuple[str, ...]
     provenance: dict[str, str]
     files: dict[str, str]
+    base_licence: str | None = None
+    base_repo: str | None = None
+    cameras: dict[str, tuple[int, int]] = {}
+    instructions: tuple[str, ...] = ()
 
 
 def read_record(folder: Path) -> AdapterRecord:
@@ -50,7 +64,7 @@ def read_record(folder: Path) -> AdapterRecord:
 
     Raises:
         UsageError: it is none.
-        DataError: a file is missing or its content differs from the hash.
+        DataError: a file other than the check is missing, or its content differs from the hash.
     """
     path = folder / RECORD
     if not path.exists():
@@ -59,6 +73,8 @@ def read_record(folder: Path) -> AdapterRecord:
     for name, digest in record.files.items():
         file = folder / name
         if not file.exists():
+            if name == CHECK:
+                continue
             raise DataError(f"{file}: is missing. Export the adapter again.")
         if file_sha256(file) != digest:
             raise DataError(f"{file}: content differs from its sha256. Export the adapter again.")
@@ -92,28 +108,3 @@ def write_folder(out: Path, files: dict[str, bytes], record: dict[str, Any]) -> 
     complete.write_json(partial / RECORD)
     os.replace(partial, out)
     return complete
-
-
-def card(record: dict[str, Any], notes: tuple[str, ...]) -> str:
-    """README.md of an adapter: what it is, what it can do, what it may be used for."""
-    licences = ", ".join(record["licences"]) or "unknown"
-    lines = [
-        "---",
-        "library_name: wamkit",
-        "tags: [robotics, world-action-model]",
-        "---",
-        f"# {record['robot']} on {record['backbone']}",
-        "",
-        f"**{record['verdict']}**: {record['reason']}",
-        "",
-        "Judged offline on held-out episodes only. It says nothing about a robot in the loop.",
-        "",
-        f"- kind: {record['kind']}" + (" (all weights: no pretrained base)" if record["kind"] == "full" else ""),
-        f"- base: {record['base_name']}, sha256 {record['base_sha256'][:16]}",
-        f"- robot: `embodiment.yaml`, statistics: `statistics.json`, chunk {record['time_base'].chunk_s:g} s",
-        f"- licences of the data it was trained on: {licences}. Weights derived from data carry its terms.",
-        *(f"- {n}" for n in notes),
-        "",
-        "Load it with `adapt.export.load_adapter(folder)`; it checks hashes and the base.",
-    ]
-    return "\n".join(lines) + "\n"

@@ -136,8 +136,7 @@ class Encoding:
         cut = cut_windows(clip, rows, starts, robot, time_base, view_size=size, chunks=chunks)
         tile = self.backbone.tile_size(robot)
         return [
-            _seen(window, entry, copy, tile)
-            for window, entry, (_, _, copy) in zip(cut, entries, group, strict=True)
+            _seen(window, entry, copy, tile) for window, entry, (_, _, copy) in zip(cut, entries, group, strict=True)
         ]
 
 
@@ -157,7 +156,8 @@ def groups(needs: Sequence[Need], size: int = GROUP) -> list[list[Need]]:
 
 def open_cache(folder: Path, store: Path | None = None) -> Cache:
     """The cache of a finished or begun latents stage."""
-    return Cache(Catalogue.read(folder), Store(store or folder / "store"))
+    own = folder / "store"
+    return Cache(Catalogue.read(folder), Store(store or own, texts=own))
 
 
 def _by_clip(catalogue: Catalogue, needs: Sequence[Need]) -> dict[tuple[str, str], list[Need]]:

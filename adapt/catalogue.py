@@ -222,9 +222,7 @@ def judged_part(
     return _part(name, source, clips, entries, windows, time_base, split=split, judged=frames)
 
 
-def _rows(
-    clips: Clips, time_base: TimeBase, imitated: frozenset[str], split: Split
-) -> Iterator[tuple[Clip, Rows]]:
+def _rows(clips: Clips, time_base: TimeBase, imitated: frozenset[str], split: Split) -> Iterator[tuple[Clip, Rows]]:
     for clip in clips.stream(split):
         yield clip, on_time_base(clip, clips.embodiment, time_base, imitated=imitated)
 

@@ -18,7 +18,7 @@ from adapt.backbones.base import Latents, Totals
 
 if TYPE_CHECKING:
     from adapt.cache import Cache, Encoding, Need
-    from wamdata.mix import MixOrder
+    from wamdata.mix import MixOrder, Pick
 
 AHEAD = 3  # steps in the queue: a sample takes milliseconds to load, and encoding is never done for a step twice
 
@@ -120,7 +120,7 @@ class Feed:
 
     def _step(self, number: int) -> Step:
         chosen = self._order.at(number)
-        wanted = [(p.part, p.id, p.epoch % self._parts[p.part].copies) for p in chosen]
+        wanted = [(p.part, p.id, self._copy(p)) for p in chosen]
         catalogue = self._cache.catalogue
         rows = [
             0 if self._parts[part].is_silent else catalogue.parts[part].action_rows(window, copy)
@@ -151,13 +151,20 @@ class Feed:
         if self._encoding is None:
             return set()
         self._cache.store.refresh()
-        place = {name: part.place for name, part in self._cache.catalogue.parts.items()}
-        keys = {
-            self._cache.key((p.part, place[p.part][p.id], p.epoch % self._parts[p.part].copies))
-            for number in self._steps
-            for p in self._order.at(number)[self._rank :: self._world]
-        }
-        return set(self._cache.store.missing(keys))
+        parts = {name: self._cache.catalogue.parts[name] for name in self._parts}
+        missing = set(self._cache.store.missing(k for part in parts.values() for e in part.entries for k in e.keys))
+        found: set[str] = set()
+        for number in self._steps:
+            if self._stop.is_set() or found == missing:
+                break
+            mine = self._order.at(number)[self._rank :: self._world]
+            keys = {parts[p.part].entries[parts[p.part].place[p.id]].keys[self._copy(p)] for p in mine}
+            found |= keys & missing
+        return found
+
+    def _copy(self, pick: "Pick") -> int:
+        """Which augmented copy of a window an epoch takes."""
+        return pick.epoch % self._parts[pick.part].copies
 
     def _see(self, needs: "Sequence[Need]") -> None:
         if self._unseen:

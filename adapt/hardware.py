@@ -42,7 +42,9 @@ def rung_of(recipe: AdaptRecipe, where: Where, chosen: Rung | None = None) -> Ru
     On the CPU everything is kept and a step is one pass: memory is not what is short there.
     """
     hardware = recipe.hardware
-    plain = Rung(weights="float32", activations="keep", micro_batch=max(1, -(-recipe.batch // where.processes)))
+    fused = recipe.backbone == "dreamzero" and not recipe.lora.options.get("use_dora") and not recipe.lora.dropout
+    micro_batch = max(1, -(-recipe.batch // where.processes))
+    plain = Rung(weights="float32", activations="keep", micro_batch=micro_batch, fused_lora=fused)
     names = ("weights", "activations", "selective_blocks", "optimizer", "micro_batch", "compile", "fused_lora")
     given = {n: getattr(hardware, n) for n in names if getattr(hardware, n) is not None}
     try:

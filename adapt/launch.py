@@ -186,6 +186,7 @@ def _raise(kind: str, content: Any) -> None:
 
 def _worker(rank: int, size: int, port: int, job: Job, where: Where, answer: Any) -> None:
     _end_with_parent()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # gloo prints a line for every process it meets
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": str(size)}
     told = _take_part(job, where, rank)
     answer.send(told)

@@ -36,10 +36,26 @@ MAKING_VERSION, TRAINING_VERSION, JUDGING_VERSION = 2, 2, 2
 LATENTS, TRAIN, EVAL, ADAPTER = "latents", "train", "eval", "adapter"
 TRAIN_FIELDS = (
     "lora", "steps", "epochs", "batch", "lr", "heads_lr", "warmup", "weight_decay", "losses", "ema", "patience",
-    "eval_every", "eval_windows", "denoise_steps",
+    "eval_every", "eval_windows", "save_every", "denoise_steps",
 )  # fmt: skip
 LATENT_FIELDS = ("backbone", "style", "time_base", "derived_state", "window_stride_s", "augment", "imitate", "seed")
+FORGETTING_WINDOWS = 64
 KEPT_BACK = 0.12  # of the time until `until`, for judging and export
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What speeds are measured against.
+
+    Args:
+        tokens: of a window.
+        flops: of a window, forward and backward, without recomputation; None where nobody counted.
+        peak_tflops: of all devices together, dense; None where it is not known.
+    """
+
+    tokens: int
+    flops: float | None = None
+    peak_tflops: float | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +64,7 @@ class Watch:
 
     Args:
         save: a checkpoint or a stage is complete on disk.
+        facts: told once, before training.
     """
 
     stage: Callable[[str, bool], None] = lambda name, skipped: None
@@ -55,6 +72,7 @@ class Watch:
     tick: "Callable[[Tick], None]" = lambda tick: None
     note: Callable[[str], None] = lambda words: None
     save: Callable[[], None] = lambda: None
+    facts: Callable[[Facts], None] = lambda facts: None
 
 
 def joined(watches: Sequence[Watch]) -> Watch:
@@ -67,7 +85,7 @@ def joined(watches: Sequence[Watch]) -> Watch:
 
         return tell
 
-    return Watch(*(each(name) for name in ("stage", "progress", "tick", "note", "save")))
+    return Watch(*(each(name) for name in ("stage", "progress", "tick", "note", "save", "facts")))
 
 
 @dataclass(frozen=True)
@@ -224,6 +242,7 @@ class _Work:
         self.run, self.info, self.sources, self.means = run, info, sources, means
         self.where = where_of(recipe.hardware, address=means.address)
         self.recipe = with_precision(recipe, self.where)
+        self.planned: tuple[float, int] | None = None
         self.rung = self._planned_rung()
         self.play = sources[recipe.play.name]
         self.films = {p.name: sources[p.name] for p in recipe.parts if p.name != recipe.play.name}
@@ -326,6 +345,10 @@ class _Work:
         for part in recipe.parts:
             clips = self.sources[part.name]
             parts[part.name] = training_part(part.name, part.name, clips, backbone, recipe, naming)
+            if part.role == "replay" and recipe.base is not None:
+                parts[f"test-{part.name}"] = judged_part(
+                    f"test-{part.name}", part.name, clips, backbone, recipe, naming, split="test", frames=False
+                )
             if part.role == "play" or part.name == recipe.play.name:
                 for split in ("val", "test"):
                     name = split if part.name == recipe.play.name else f"{split}-{part.name}"
@@ -339,7 +362,8 @@ class _Work:
 
         sources = {name: (clips.folder, clips.embodiment) for name, clips in self.sources.items()}
         ends_at = {} if self.means.ends_at is None else {"ends_at": self._training_ends()}
-        return Job(self.run, self.recipe, sources, self.rung, steps, store=self.means.store, **ends_at)
+        planned = {"planned": self.planned}
+        return Job(self.run, self.recipe, sources, self.rung, steps, store=self.means.store, **ends_at, **planned)
 
     def _training_ends(self) -> float:
         return self.means.ends_at - KEPT_BACK * max(0.0, self.means.ends_at - time.time())
@@ -353,6 +377,7 @@ class _Work:
 
         cache = open_cache(self.run / LATENTS, self.means.store)
         hear = Hear(self.watch.tick, self.watch.note, self.watch.save)
+        self.watch.facts(self._facts())
         job = self._job(steps_of(self.recipe, cache))
         while True:
             try:
@@ -364,11 +389,33 @@ class _Work:
                         f"out of memory with {self.rung.words}, and there is no lower rung ({error}). Give a smaller "
                         "base, a larger GPU, or `hardware.shard`. `wam plan` says what fits."
                     ) from None
-                self.watch.note(f"out of memory with {self.rung.words}; going on with {lower.words}")
+                self._remark(f"out of memory with {self.rung.words}; going on with {lower.words}")
                 self.rung = lower
                 job = replace(job, rung=lower)
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
+
+    def _remark(self, words: str) -> None:
+        """Say something now, and to whoever looks at the run's log later."""
+        from adapt.log import LOG, LogWriter
+
+        writer = LogWriter(self.run / TRAIN / LOG)
+        writer.write({"note": words})
+        writer.close()
+        self.watch.note(words)
+
+    def _facts(self) -> Facts:
+        from adapt.training import load_backbone
+
+        tokens = load_backbone(self.run, self.recipe, self._device()).tokens
+        if self.recipe.backbone != "dreamzero":
+            return Facts(tokens)
+        from adapt.gpus import at_hand
+        from adapt.plan import cost_of
+
+        flops = cost_of(self.recipe, Path(self.recipe.base)).flops(self.rung).useful
+        gpu = at_hand() if self.where.kind == "cuda" else None
+        return Facts(tokens, flops, None if gpu is None else gpu.bf16_tflops * self.where.processes)
 
     def _planned_rung(self) -> "Rung":
         """What the plan chooses for the GPU at hand; on the CPU everything is kept."""
@@ -383,6 +430,7 @@ class _Work:
         choice = choice_of(self.recipe, at_hand(), gpus=self.where.processes, base=base)
         if choice.ranks > 1 and not self.where.is_sharded:
             self.where = replace(self.where, is_sharded=True)
+        self.planned = (choice.seconds_per_step, choice.total)
         for reason in (choice.rung.words, *choice.reasons):
             self.watch.note(reason)
         return rung_of(self.recipe, self.where, choice.rung)
@@ -411,7 +459,7 @@ class _Work:
         device = self._device()
         backbone = load_backbone(self.run, self.recipe, device)
         dtype = DTYPES[self.recipe.hardware.precision]
-        model = build_model(backbone, self.recipe, self.rung, dtype, start=False, device=device)
+        model = build_model(backbone, self.recipe, self.rung, dtype, start=False)
         load_trainable(model, load_tensors(self.run / TRAIN / BEST))
         return backbone, model
 
@@ -425,12 +473,13 @@ class _Work:
         from adapt.evaluate import Arm, Probes, Serving, judge
         from adapt.report import write_report
         from adapt.scoring import verdict
-        from adapt.training import held_out
 
         backbone, model = self._trained()
         cache = open_cache(self.run / LATENTS, self.means.store)
-        test = held_out(cache, "test")
-        swapped = [cache.swapped(n) for n, part in cache.catalogue.parts.items() if part.split == "test"]
+        kept = {p.name for p in self.recipe.parts if p.role == "replay"}
+        own = [n for n, part in cache.catalogue.parts.items() if part.split == "test" and part.source not in kept]
+        test = [sample for name in own for sample in cache.all(name)]
+        swapped = [cache.swapped(name) for name in own]
         turned = None if None in swapped else [sample for part in swapped for sample in part]
         self.watch.progress("judge", 0, 1, f"{len(test)} held-out windows")
         models: dict[str, Any] = {"model": model}
@@ -445,19 +494,52 @@ class _Work:
             words = ("FAIL", "no episode could be held out (three sessions are needed), so nothing was judged")
         else:
             words = verdict(judged.action, has_base="base" in models, episodes=len(held))
-        write_report(folder, self._report(backbone, judged, words), judged.figures, windows=judged.windows)
+        report = self._report(backbone, judged, words)
+        if self.recipe.base:
+            report = report.model_copy(update={"forgetting": self._forgetting(backbone, model, cache, kept)})
+        write_report(folder, report, judged.figures, windows=judged.windows)
         self.watch.progress("judge", 1, 1, words[0])
         return {"verdict": words[0]}
+
+    def _forgetting(self, backbone, model, cache, kept: set[str]):
+        """Errors on held-out windows of replayed data, of the base and of the adapted model."""
+        from adapt.evaluate import judge_forgetting
+        from adapt.evaluate.probes import spaced
+        from adapt.train import errors
+
+        rows = []
+        for name in sorted(kept):
+            samples = [s for s in spaced(cache.all(f"test-{name}"), FORGETTING_WINDOWS) if s.has_action]
+            if not samples:
+                continue
+
+            def error(samples=samples, name=name) -> dict[str, float]:
+                seen = {"denoise_steps": self.recipe.denoise_steps, "draws": 1, "seed": self.recipe.seed}
+                total, count = errors(backbone.act(model, samples, **seen).action, samples)
+                return {f"{name}: action error": float(total / count)}
+
+            def of_base(error=error) -> dict[str, float]:
+                with model.disable_adapter():
+                    return error()
+
+            rows += judge_forgetting(of_base, error)
+        return tuple(rows)
 
     def _export(self, folder: Path) -> dict[str, Any]:
         import shutil
 
+        from adapt.cache import open_cache
         from adapt.export import export_adapter
+        from adapt.handover import check_windows
 
         backbone, model = self._trained()
         shutil.rmtree(folder / "export", ignore_errors=True)
         report = Report.read_json(self.run / EVAL / "report.json")
-        export_adapter(folder / "export", backbone, model, self.recipe, self.play, report, licences=self._licences())
+        samples = check_windows(open_cache(self.run / LATENTS, self.means.store), self.recipe.play.name)
+        export_adapter(
+            folder / "export", backbone, model, self.recipe, self.play, report,
+            licences=self._licences(), samples=samples, rung=self.rung,
+        )  # fmt: skip
         return {}
 
     def _licences(self) -> tuple[str, ...]:

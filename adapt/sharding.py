@@ -4,6 +4,10 @@ Block after block is moved to the device and cut, so the device never holds more
 host the base stays mapped from its files.
 """
 
+from collections.abc import Callable
+from dataclasses import is_dataclass
+from typing import Any
+
 from torch import nn
 
 from adapt.backbones.base import Backbone
@@ -27,13 +31,52 @@ def divide(model: nn.Module, backbone: Backbone, world: World) -> nn.Module:
     # Not hasattr: peft's wrappers have every attribute of the model inside them.
     root = next(m for m in model.modules() if "blocks" in dict(m.named_children()))
     for module in (*root.blocks, root):
-        fully_shard(module, mesh=mesh)
+        # Of the root too: what stayed gathered after judging would be the weights from before they changed.
+        fully_shard(module, mesh=mesh, reshard_after_forward=True)
         module.set_gradient_divide_factor(1.0)  # a rank's losses are its share of the step's means: sums, not means
-    if root is not model:  # peft calls `forward` itself, past the hooks that gather the weights
-        register_fsdp_forward_method(root, "forward")
-    for method in backbone.entries:
-        register_fsdp_forward_method(root, method)
+    entrance = _Entrance()
+    for method in ("forward", *backbone.entries):
+        plain = _as_tree(getattr(root, method))
+        setattr(root, method, plain)
+        if root is not model or method != "forward":  # peft calls `forward` itself, past the hooks of a call
+            register_fsdp_forward_method(root, method)
+        setattr(root, method, entrance.only(getattr(root, method), plain))
     for method in getattr(backbone, "block_entries", ()):
         for block in root.blocks:
             register_fsdp_forward_method(block, method)
     return model
+
+
+def _as_tree(method: Callable[..., Any]) -> Callable[..., Any]:
+    """`method`, whose result FSDP2 can look into for the tensors that the backward pass begins with."""
+    from torch.utils._pytree import SUPPORTED_NODES, register_dataclass
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        found = method(*arguments, **named)
+        if is_dataclass(found) and type(found) not in SUPPORTED_NODES:
+            register_dataclass(type(found))
+        return found
+
+    return call
+
+
+class _Entrance:
+    """Weights are gathered where the model is entered; a method that another one calls finds them there.
+
+    Without it FSDP2 takes the inner call's end for that of the whole forward pass, and frees weights too early.
+    """
+
+    def __init__(self) -> None:
+        self._is_inside = False
+
+    def only(self, gathered: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            if self._is_inside:
+                return plain(*arguments, **named)
+            self._is_inside = True
+            try:
+                return gathered(*arguments, **named)
+            finally:
+                self._is_inside = False
+
+        return call

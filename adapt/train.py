@@ -241,8 +241,8 @@ class _Training:
             )
             weighted = {n: v * getattr(recipe.losses, n) for n, v in found.items()}
             sum(weighted.values()).backward()
-            losses = {n: losses.get(n, 0) + v.detach() for n, v in weighted.items()}
-        zero = torch.zeros((), device=self.world.device)
+            losses = {n: losses.get(n, 0) + v.detach().double() for n, v in weighted.items()}
+        zero = torch.zeros((), device=self.world.device, dtype=torch.float64)  # of one kind on all ranks, to be summed
         losses = {n: losses.get(n, zero) for n in ("video", "action")}
         gradients = fill_gradients(self.parameters, self.backbone.head_modules, has_actions=step.of.action_rows > 0)
         self.world.sum_(([] if self.world.is_sharded else gradients) + list(losses.values()))
@@ -290,7 +290,7 @@ class _Training:
             return None
         if not math.isfinite(total):
             raise DataError(f"held-out error is {total:g} at step {self.done}. Lower lr (now {self.recipe.lr:g}).")
-        return total / weight
+        return float(total / weight)
 
     def _action_errors(self, mine: Sequence[tuple[Latents, bool]]) -> np.ndarray:
         if not mine:

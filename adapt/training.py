@@ -1,5 +1,6 @@
 """The train stage of a run, as one process of one or many does it: from the run folder to trained weights in it."""
 
+import json
 import math
 import time
 from collections.abc import Callable
@@ -25,10 +26,11 @@ from adapt.train import Course, HeldOut, Tick, train
 from adapt.world import World
 from schemas.embodiment import Embodiment
 from schemas.errors import DataError, UsageError
+from schemas.files import write_atomic
 from schemas.recipe import AdaptRecipe
 from wamdata.mix import MixOrder
 
-LATENTS, TRAIN = "latents", "train"
+LATENTS, TRAIN, HORIZON = "latents", "train", "horizon.json"
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bf16": torch.bfloat16}
 
 
@@ -39,8 +41,8 @@ class Job:
     Args:
         run: the run folder, which all processes see.
         sources: by part of the recipe, its shards and the robot to see them as.
-        steps: of the schedule.
-        ends_at: `time.time()` at which training has to end.
+        steps: of the schedule; fewer where `ends_at`, a `time.time()`, comes sooner.
+        planned: seconds a step and bytes on a GPU that were planned, to be held against a probe.
         stop_after: for tests of resuming.
     """
 
@@ -51,6 +53,7 @@ class Job:
     steps: int
     store: Path | None = None
     ends_at: float = math.inf
+    planned: tuple[float, int] | None = None
     stop_after: int | None = None
 
     @property
@@ -81,7 +84,7 @@ def train_here(
     if world.is_sharded:
         _refuse_undividable(job, world)
     maker = backbone.to(torch.device("cpu")) if world.is_sharded else backbone  # cut on the host: no GPU holds it whole
-    model = build_model(maker, recipe, job.rung, job.dtype, start=True, device=world.device)
+    model = build_model(maker, recipe, job.rung, job.dtype, start=True, is_mapped=world.is_sharded)
     if world.is_sharded:
         model = divide(model, backbone, world)
     order = order_of(recipe, cache)
@@ -91,13 +94,15 @@ def train_here(
     )
     encoding = Encoding(backbone, clips, frozenset(recipe.imitate))
 
-    def feed(first: int) -> AbstractContextManager:
+    def feed(first: int, stop: int | None = None) -> AbstractContextManager:
         return Feed(
-            cache, order, taught(recipe, cache), first=first, stop=job.steps,
+            cache, order, taught(recipe, cache), first=first, stop=steps if stop is None else stop,
             rank=world.rank, world=world.size, encoding=encoding,
         )  # fmt: skip
 
-    course = Course(job.steps, job.stop_after, time.monotonic() + job.ends_at - time.time())
+    steps = job.steps
+    steps = horizon(job, backbone, model, lambda: feed(0, 1), world, on_note)
+    course = Course(steps, job.stop_after, time.monotonic() + job.ends_at - time.time())
     done = train(
         backbone, model, feed, held, recipe, job.run / TRAIN,
         course=course, rung=job.rung, world=world, on_tick=on_tick, on_note=on_note, on_save=on_save,
@@ -109,8 +114,66 @@ def train_here(
         windows=sum(counts.values()) - silent,
         video_windows=silent,
         epochs=order.epochs(done.steps)[recipe.play.name],
-        budget=f"{job.steps} steps of {recipe.batch}" + (f", until {recipe.until}" if recipe.until else ""),
+        budget=f"{steps} steps of {recipe.batch}" + (f", until {recipe.until}" if recipe.until else ""),
     )
+
+
+def horizon(
+    job: Job,
+    backbone: Backbone,
+    model: nn.Module,
+    feed: Callable[[], AbstractContextManager],
+    world: World,
+    on_note: Callable[[str], None],
+) -> int:
+    """The schedule's length: as asked for, or what fits before `ends_at`; kept in `train/horizon.json` when resumed.
+
+    Where time is short or a GPU is used, two steps are taken first, without the optimizer: a formula alone is no plan.
+    """
+    path = job.run / TRAIN / HORIZON
+    if path.exists():
+        return int(json.loads(path.read_bytes())["steps"])
+    steps, facts = job.steps, {}
+    if math.isfinite(job.ends_at) or world.device.type == "cuda":
+        seconds, peak = _probed(job, backbone, model, feed, world)
+        facts = {"seconds_per_step": seconds, "peak_bytes": peak}
+        on_note(_held_against_plan(seconds, peak, job.planned))
+        if math.isfinite(job.ends_at):
+            possible = max(1, int((job.ends_at - time.time()) / seconds))
+            steps = min(steps, possible)
+            if steps < job.steps:
+                on_note(f"time allows {steps} of {job.steps} steps: the schedule is that much shorter")
+    steps = int(world.numbers([steps if world.is_main else 0])[0])
+    world.first(lambda: write_atomic(path, json.dumps({"steps": steps} | facts).encode()))
+    return steps
+
+
+def _probed(
+    job: Job, backbone: Backbone, model: nn.Module, feed: Callable[[], AbstractContextManager], world: World
+) -> tuple[float, int]:
+    """Seconds of a step's forward and backward passes, the second time, and bytes on the GPU at its peak."""
+    recipe, on_gpu = job.recipe, world.device.type == "cuda"
+    with feed() as steps:
+        step = next(iter(steps))
+    taken = 0.0
+    for _ in range(2):
+        started = time.perf_counter()
+        for low in range(0, len(step.samples), job.rung.micro_batch):
+            part = slice(low, low + job.rung.micro_batch)
+            found = backbone.loss(model, step.samples[part], seed=recipe.seed, epochs=step.epochs[part], of=step.of)
+            sum(found.values()).backward()
+        if on_gpu:
+            torch.cuda.synchronize(world.device)
+        taken = time.perf_counter() - started
+    model.zero_grad(set_to_none=True)
+    return world.numbers([taken])[0] / world.size, torch.cuda.max_memory_allocated() if on_gpu else 0
+
+
+def _held_against_plan(seconds: float, peak: int, planned: tuple[float, int] | None) -> str:
+    words = f"probe: {seconds:.3g} s a step" + (f", {peak / 1e9:.1f} GB at its peak" if peak else "")
+    if planned is None:
+        return words
+    return f"{words}; planned {planned[0]:.3g} s ({seconds / planned[0] - 1:+.0%}) and {planned[1] / 1e9:.1f} GB"
 
 
 def load_backbone(run: Path, recipe: AdaptRecipe, device: torch.device) -> Backbone:
@@ -126,12 +189,12 @@ def build_model(
     dtype: torch.dtype,
     *,
     start: bool,
-    device: torch.device,
+    is_mapped: bool = False,
 ) -> nn.Module:
     """The model to train: the base with fresh adapters or those of the recipe's `start`; all of it without a base."""
     base = None if recipe.base is None else Path(recipe.base)
     with torch.random.fork_rng():
-        model = backbone.build(seed=recipe.seed, base=base, rung=rung, dtype=dtype)
+        model = backbone.build(seed=recipe.seed, base=base, rung=rung, dtype=dtype, is_mapped=is_mapped)
         if base is not None:
             model = backbone.adapted(model, rung, lambda m: with_lora(m, recipe.lora, backbone, seed=recipe.seed))
     if start and recipe.start is not None:

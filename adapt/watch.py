@@ -10,7 +10,8 @@ writer cannot write is noted once and costs that writer, never the run. Imports 
 import importlib.util
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -58,23 +59,25 @@ class Pace:
     _slices: deque[_Slice] = field(default_factory=deque)
     _last: "Tick | None" = None
     _has_start_only: bool = False
+    _all_s: float = 0.0
 
     def add(self, tick: "Tick") -> None:
         last, self._last = self._last, tick
         if last is None or is_new_call(last, tick):
-            self._slices = deque([_slice_of(tick, is_look=False)])
+            self._slices, self._all_s = deque([_slice_of(tick, is_look=False)]), tick.seconds
             self._has_start_only = True
             return
         if self._has_start_only:
             self._slices.clear()
-            self._has_start_only = False
+            self._all_s, self._has_start_only = 0.0, False
+        self._all_s += tick.seconds
         new = _slice_of(tick, is_look=tick.val_error != last.val_error)
         if self._slices and self._slices[-1].all_s < 1.0:
             old = self._slices.pop()
             new = _Slice(*(getattr(old, n) + getattr(new, n) for n in _Slice.__dataclass_fields__))
         self._slices.append(new)
-        while sum(s.all_s for s in self._slices) - self._slices[0].all_s > STEP_SPAN_S:
-            self._slices.popleft()
+        while self._all_s - self._slices[0].all_s > STEP_SPAN_S:
+            self._all_s -= self._slices.popleft().all_s
 
     @property
     def samples_per_s(self) -> float | None:
@@ -110,10 +113,12 @@ class Pace:
 
     def _recent(self) -> list[_Slice]:
         found: list[_Slice] = []
+        seconds = 0.0
         for piece in reversed(self._slices):
-            if sum(s.seconds for s in found) >= SPEED_SPAN_S:
+            if seconds >= SPEED_SPAN_S:
                 break
             found.append(piece)
+            seconds += piece.seconds
         return found
 
 
@@ -129,13 +134,8 @@ def _slice_of(tick: "Tick", *, is_look: bool) -> _Slice:
 
 
 class Writer(Protocol):
-    """One place where curves are drawn.
+    """One place where curves are drawn; whatever goes wrong with it is an OSError. `words` say where to look."""
 
-    Args:
-        failures: what `write` raises when that place is lost.
-    """
-
-    failures: tuple[type[Exception], ...]
     words: str
 
     def write(self, step: int, values: dict[str, float]) -> None: ...
@@ -145,8 +145,6 @@ class Writer(Protocol):
 
 class Board:
     """TensorBoard's event files in `folder`; events after `resume_step` of an earlier call are hidden."""
-
-    failures = (OSError,)
 
     def __init__(self, folder: Path, resume_step: int) -> None:
         self._folder = folder
@@ -180,33 +178,47 @@ class Wandb:
     def __init__(self, folder: Path, resume_step: int) -> None:
         import wandb
 
-        self.failures = (OSError, wandb.Error)
         folder.mkdir(parents=True, exist_ok=True)
         settings = wandb.setup().settings
         has_login = bool(wandb.api.api_key)
         mode = "offline" if settings.mode == "online" and not has_login else settings.mode
-        self._run = wandb.init(
-            project=settings.project or "wamkit",
-            name=folder.resolve().parents[1].name,
-            id=_wandb_id(folder),
-            dir=str(folder),
-            mode=mode,
-            resume="allow" if mode == "online" else None,
-            settings=wandb.Settings(console="off", silent=True),
-        )
+        with _wandb_failures():
+            self._run = wandb.init(
+                project=settings.project or "wamkit",
+                name=folder.resolve().parents[1].name,
+                id=_wandb_id(folder),
+                dir=str(folder),
+                mode=mode,
+                resume="allow" if mode == "online" else None,
+                settings=wandb.Settings(console="off", silent=True),
+            )
         # W&B's own step may not go back, and a resumed run's does.
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
-        self.words = f"curves: {self._run.url}" if mode == "online" else f"curves: wandb sync {Path(self._run.dir).parent}"
+        self.words = (
+            f"curves: {self._run.url}" if mode == "online" else f"curves: wandb sync {Path(self._run.dir).parent}"
+        )
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        self._run.log(values | {"step": step})
+        with _wandb_failures():
+            self._run.log(values | {"step": step})
 
     def resume(self, step: int) -> None:
         """Nothing to do: values are drawn over `step`, and those of repeated steps over the earlier ones."""
 
     def close(self) -> None:
-        self._run.finish()
+        with _wandb_failures():
+            self._run.finish()
+
+
+@contextmanager
+def _wandb_failures() -> Iterator[None]:
+    import wandb
+
+    try:
+        yield
+    except wandb.Error as error:
+        raise OSError(str(error)) from None
 
 
 def _wandb_id(folder: Path) -> str:
@@ -227,7 +239,7 @@ class Watcher:
 
     folders: dict[str, Path]
     on_note: Callable[[str], None] = lambda words: None
-    _writers: list[Writer] | None = None
+    _writers: dict[str, Writer] | None = None
     _pace: Pace = field(default_factory=Pace)
     _held_back: list["Tick"] = field(default_factory=list)
     _last: "Tick | None" = None
@@ -248,10 +260,9 @@ class Watcher:
     def tick(self, tick: "Tick") -> None:
         last, self._last = self._last, tick
         if self._writers is None:
-            self._writers = []
+            self._writers = {}
             for name, folder in self.folders.items():
-                self._writers.append(MAKERS[name](folder, tick.resumed_from))
-                self.on_note(self._writers[-1].words)
+                self._open(name, folder, tick.resumed_from)
         elif last is not None and is_new_call(last, tick):
             self._flush(error=None)
             self._each(lambda w: w.resume(tick.resumed_from))
@@ -275,13 +286,24 @@ class Watcher:
             values = scalars(ticks, self._pace, error=error)
             self._each(lambda w: w.write(ticks[-1].step, values))
 
+    def _open(self, name: str, folder: Path, resume_step: int) -> None:
+        try:
+            self._writers[name] = MAKERS[name](folder, resume_step)
+        except OSError as error:
+            self._lost(name, error)
+        else:
+            self.on_note(self._writers[name].words)
+
     def _each(self, work: Callable[[Writer], None]) -> None:
-        for writer in list(self._writers or ()):
+        for name, writer in list((self._writers or {}).items()):
             try:
                 work(writer)
-            except writer.failures as failure:
-                self._writers.remove(writer)
-                self.on_note(f"{type(writer).__name__} stopped ({failure}); training goes on without it")
+            except OSError as error:
+                del self._writers[name]
+                self._lost(name, error)
+
+    def _lost(self, name: str, error: OSError) -> None:
+        self.on_note(f"{name}: no curves from here on ({error}); training goes on")
 
 
 def writers(run: Path, names: Sequence[str], *, on_note: Callable[[str], None] = lambda words: None) -> Watcher:

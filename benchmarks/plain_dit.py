@@ -3,7 +3,7 @@
 Same mathematics, and the cost of a plain reading of it: a time embedding and six modulation rows for every token, the
 whole window although its last clean chunk reaches no output, rotation by complex numbers in float64, and for every
 chunk one attention call each for its clean video, noisy video, actions and states, their keys put together anew each
-time. Every block is recomputed in the backward pass.
+time. Every block is recomputed in the backward pass unless it is told otherwise.
 
 Takes whole training windows in which every sample has actions.
 """
@@ -34,8 +34,12 @@ def plain_forward(
     action: Tensor,
     action_timestep: Tensor,
     has_action: tuple[bool, ...],
+    recompute: bool = True,
 ) -> Output:
     """Velocities of a whole window; arguments as those of `DreamZeroDiT.forward`, with one timestep to an action row.
+
+    Args:
+        recompute: every block in the backward pass, as the reference does; else all activations are kept.
 
     Raises:
         UsageError: a sample has no actions.
@@ -61,9 +65,10 @@ def plain_forward(
     modulation = model.time_projection(embedded).unflatten(-1, (6, -1))
     words = model.embed_context(context, clip)
     turns = _turns(config, noisy.shape[2], (rows, columns), action.shape[1], state.shape[1], x.device)
+    again = recompute and torch.is_grad_enabled()
     for block in model.blocks:
         arguments = (block, x, modulation, words, turns, config, frame_tokens, video_tokens)
-        x = checkpoint(_block, *arguments, use_reentrant=False) if torch.is_grad_enabled() else _block(*arguments)
+        x = checkpoint(_block, *arguments, use_reentrant=False) if again else _block(*arguments)
     seen = slice(video_tokens, 2 * video_tokens)
     shift, scale = (model.head.modulation[:, None] + _wide(embedded[:, seen, None])).unbind(2)
     hidden = (_wide(_layer_norm(x[:, seen], config.eps)) * (1 + scale) + shift).to(dtype)

@@ -548,6 +548,18 @@ def plain_step(bench: Bench) -> Part:
     return result | {"times_ours": result["median_s"] / result["between_median_s"]}
 
 
+def compare(bench: Bench) -> Part:
+    from benchmarks import engine_step  # which takes its means from here
+
+    return engine_step.compare(bench)
+
+
+def encode(bench: Bench) -> Part:
+    from benchmarks import engine_step
+
+    return engine_step.encode(bench)
+
+
 def chunk(bench: Bench, *, sampling: Sampling = Sampling(), counted: str = "chunk") -> Part:
     timing = timed(bench, last_chunk(bench.model, bench.sample[0], sampling))
     return {k: v for k, v in rated(bench, timing, counted, counted).items() if k != "tokens_per_s"}
@@ -635,7 +647,10 @@ PARTS: dict[str, Callable[[Bench], Part]] = {
     "step_recompute": step_recompute,
     "step": step,
     "plain_step": plain_step,
+    "compare": compare,
+    "encode": encode,
 }
+WITH_PLAIN = ("plain_step", "compare", "encode")
 
 
 @contextmanager
@@ -668,7 +683,7 @@ def run(bench: Bench, names: list[str], save: Callable[[dict[str, Part]], None])
 
 def expected_s(bench: Bench, name: str) -> float:
     """A guess at what a timed part takes, from its operations; 0 for the other parts, which are short."""
-    if name in ("analysis", "ceiling", "correctness"):
+    if name in ("analysis", "ceiling", "correctness", "compare", "encode"):  # `compare` itself looks at the clock
         return 0.0
     tflop = bench.tflop[name] + (bench.tflop["step_recompute"] if name == "plain_step" else 0)
     seconds = tflop / (EXPECTED_SHARE * max(bench.products.values()))
@@ -754,7 +769,7 @@ def main(arguments: list[str] | None = None) -> None:
         "trained_dtype": given.trained_dtype or dtype,
         "rung": bench.rung.words,
     }
-    names = ["analysis"] if device == "meta" else [n for n in PARTS if given.compare_plain or n != "plain_step"]
+    names = ["analysis"] if device == "meta" else [n for n in PARTS if given.compare_plain or n not in WITH_PLAIN]
     names = [n for n in names if not given.parts or n in given.parts]
 
     def save(results: dict[str, Part]) -> None:

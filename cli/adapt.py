@@ -82,7 +82,8 @@ def adapt(
         recipe, given["base"] = recipe or pack.recipe, base or (None if pack.base is None else str(pack.base))
     settings = _settings(recipe, given, hardware, rank=rank, copies=copies, last_command=last_command)
     settings = _with_base(settings)
-    _recipe(settings, _PLACEHOLDER)  # a mistake in the settings is told before anything is ingested
+    end = _end(_recipe(settings, _PLACEHOLDER))  # a mistake in the settings is told before anything is ingested
+    _check_writers(out, log or [])
     options = {"yes": yes, "executor": executor, "ray_address": ray_address, "quiet": hide}
     asked = Asked(
         play=everything, add=add, video=video, replay=replay or [], mix=mix, robot=robot, task=task,
@@ -97,7 +98,10 @@ def adapt(
         print_plan(resolved, found[resolved.play.name], films, json=json, gpus=max(1, gpus or 1), folder=out.parent)
         return
     command = "wam " + " ".join(shlex.quote(a) for a in sys.argv[1:])
-    result = _run(out, resolved, found, command, quiet=hide, address=ray_address, cache=cache, sync=sync, log=log or [])
+    result = _run(
+        out, resolved, found, command,
+        quiet=hide, address=ray_address, cache=cache, sync=sync, log=log or [], end=end,
+    )  # fmt: skip
     if json:
         console.as_json(
             result.report.as_dict() | {"html": str(result.html), "adapter": str(result.adapter), "run": str(out)}
@@ -119,27 +123,42 @@ def _run(
     cache: Path | None,
     sync: str | None,
     log: list[str],
+    end: float | None,
 ):
     from contextlib import ExitStack
-    from datetime import datetime
 
-    from adapt.run import Means, adapt, joined
+    from adapt.run import Means, Watch, adapt, joined
     from adapt.sync import Mirror
-    from adapt.until import ends_at
+    from adapt.watch import writers
     from cli.bars import Bars
 
-    end = None if recipe.until is None else ends_at(recipe.until, datetime.now().astimezone())
     with ExitStack() as stack:
         bars = stack.enter_context(Bars(quiet=quiet))
         watches = [bars.watch]
         if log:
-            from adapt.watch import writers
-
-            watches.append(stack.enter_context(writers(out, tuple(log))).watch)
+            watches.append(stack.enter_context(writers(out, log, on_note=bars.note)).watch)
         if sync:
-            watches.append(stack.enter_context(Mirror(out, sync, on_trouble=bars.note)).watch)
+            out.mkdir(parents=True, exist_ok=True)
+            mirror = stack.enter_context(Mirror(out, sync, on_trouble=bars.note))
+            watches.append(Watch(save=mirror.poke))
         means = Means(address=address, store=cache, ends_at=end)
         return adapt(out, recipe, found, command=command, watch=joined(watches), means=means)
+
+
+def _check_writers(out: Path, names: list[str]) -> None:
+    """A missing package is told before anything is ingested."""
+    from adapt.watch import writers
+
+    writers(out, names).close()
+
+
+def _end(recipe: "AdaptRecipe") -> float | None:
+    """When all must be done, `time.time()`."""
+    from datetime import datetime
+
+    from adapt.until import ends_at
+
+    return None if recipe.until is None else ends_at(recipe.until, datetime.now().astimezone())
 
 
 LABELS = {

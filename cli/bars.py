@@ -18,7 +18,7 @@ from cli.console import duration
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
 
-    from adapt.run import Watch
+    from adapt.run import Facts, Watch
     from adapt.train import Tick
     from adapt.watch import Pace
 
@@ -37,6 +37,7 @@ class _Line:
     unit: str = ""
     facts: list[str] = field(default_factory=list)
     left_s: float | None = None
+    of_them: str = ""  # how many of the count are this call's own
     recent: deque[tuple[float, int]] = field(default_factory=deque)  # (clock, done)
 
     @property
@@ -104,7 +105,11 @@ class Bars:
         """These methods, as a run wants them."""
         from adapt.run import Watch
 
-        return Watch(stage=self.stage, progress=self.progress, tick=self.tick, note=self.note)
+        return Watch(stage=self.stage, progress=self.progress, tick=self.tick, note=self.note, facts=self.facts)
+
+    def facts(self, facts: "Facts") -> None:
+        """What speeds are measured against, once it is known."""
+        self._tokens, self._flops, self._peak = facts.tokens, facts.flops, facts.peak_tflops
 
     def stage(self, name: str, skipped: bool) -> None:
         """A stage begins; or it is there already, and is `skipped`."""
@@ -132,6 +137,7 @@ class Bars:
         line.done, line.total, line.unit = tick.step, tick.steps, "steps"
         line.facts = training_facts(tick, self._pace, self._tokens, self._flops, self._peak)
         line.left_s = self._pace.left_s(tick)
+        line.of_them = f", {tick.step - tick.resumed_from:,} of them" if tick.resumed_from else ""
         self._moved(is_last=tick.step == tick.steps)
 
     def note(self, words: str) -> None:
@@ -161,13 +167,13 @@ class Bars:
         if line is None:
             return
         facts = [f for f in line.facts if line.label == "train" or line.unit == ""]
-        took = f"{line.count} in" if line.has_begun and line.unit else "done in"
+        took = f"{line.count}{line.of_them} in" if line.has_begun and line.unit else "done in"
         self._say(", ".join([f"{line.label}: {took} {duration(self._clock() - line.since)}", *facts]))
 
     def _moved(self, *, is_last: bool) -> None:
         """Off a terminal: a line, if one is due. The last is told when the stage is finished."""
         self._has_untold = True
-        if self._is_terminal or is_last or self._clock() - self._told_at < self._every_s:
+        if self._is_terminal or is_last or not self._line.has_begun or self._clock() - self._told_at < self._every_s:
             return
         self._told_at, self._has_untold = self._clock(), False
         self._say(plain(self._line, self._now()))

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -10,6 +11,8 @@ import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+
+LINE_EVERY_S = 30.0  # of progress off a terminal
 
 
 def out(text: str = "") -> None:
@@ -41,7 +44,7 @@ def table(rows: list[list[str]], header: list[str], *, title: str | None = None,
 
 @contextmanager
 def progress(label: str, *, quiet: bool = False) -> Iterator[Callable[[int, int, str], None]]:
-    """A bar on stderr: call it with (done, total, words). Off a terminal it prints one line when it ends."""
+    """A bar on stderr: call it with (done, total, words). Off a terminal: lines, every half minute."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -54,10 +57,16 @@ def progress(label: str, *, quiet: bool = False) -> Iterator[Callable[[int, int,
 
     console = Console(stderr=True)
     last = [0, 0, ""]
-    if quiet or not console.is_terminal:
+    # rich also calls a file a terminal when colours are forced by the environment
+    if quiet or not (console.is_terminal and console.file.isatty()):
+        told_at = time.monotonic()
 
         def remember(done: int, total: int, words: str = "") -> None:
+            nonlocal told_at
             last[:] = [done, total, words]
+            if not quiet and time.monotonic() - told_at >= LINE_EVERY_S:
+                told_at = time.monotonic()
+                note(f"{label}: {done} of {total or '?'} {words}".rstrip())
 
         yield remember
         if not quiet and last[1]:

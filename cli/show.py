@@ -7,6 +7,11 @@ import typer
 
 from cli import console
 
+KNOWN = (
+    "Give robot logs (LeRobot's folder with meta/info.json, or videos), shards, a run, an adapter, a DreamZero or Wan "
+    "checkpoint (*.safetensors at its top), or a robot's YAML file."
+)
+
 
 def show(
     path: Annotated[Path, typer.Argument(help="Logs, shards, a run, an adapter, a checkpoint or a robot file.")],
@@ -140,14 +145,13 @@ def _shards(path: Path, *, json: bool) -> None:
 
 def _source(path: Path, *, json: bool) -> None:
     from schemas.errors import UsageError
+
+    if path.is_dir() and not any(path.iterdir()):
+        raise UsageError(f"{path}: is empty. {KNOWN}")
     from wamdata.readers import READERS, detect_reader
 
     if not any(reader.detect(path) for reader in READERS):
-        what = "is empty" if path.is_dir() and not any(path.iterdir()) else "is nothing that wam knows"
-        raise UsageError(
-            f"{path}: {what}. Give robot logs (LeRobot's folder with meta/info.json, or videos), shards, a run, an "
-            "adapter, a DreamZero or Wan checkpoint (*.safetensors at its top), or a robot's YAML file."
-        )
+        raise UsageError(f"{path}: is nothing that wam knows. {KNOWN}")
     reader = detect_reader(path)
     listing = reader.list_episodes(path)
     facts = {

@@ -8,6 +8,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -56,16 +57,13 @@ def _watch(view: "RunView") -> None:
 
     if not sys.stdout.isatty():
         raise UsageError("--watch refreshes a terminal, and there is none. Use --json, as often as you like.")
-    with Live(console=Console(), auto_refresh=False) as live:
+    with suppress(KeyboardInterrupt), Live(console=Console(), auto_refresh=False) as live:
         while True:
             facts = view.look()
             live.update(Text("\n".join(lines_of(facts, datetime.now()))), refresh=True)
             if all(s["state"] == "done" for s in facts["stages"].values()):
                 return
-            try:
-                time.sleep(REFRESH_S)
-            except KeyboardInterrupt:
-                return
+            time.sleep(REFRESH_S)
 
 
 @dataclass
@@ -80,7 +78,7 @@ class RunView:
         """Everything there is to say; `now` is seconds since 1970."""
         now = time.time() if now is None else now
         self._reader = self._reader or LogReader(self.path / "train" / LOG)
-        for line in _whole_lines(self._reader):
+        for line in self._reader.new():
             self._log.add(line)
         shards = [name for name in SHARDS if (self.path / name).is_dir()]
         pids = {name: lock_holder(self.path / name) for name in (*shards, ".")}
@@ -190,7 +188,7 @@ def _rows(facts: dict[str, Any], now: datetime) -> Iterator[tuple[str, str]]:
         words = loss_words(facts["loss"], facts.get("parts") or {}).removeprefix("loss ")
         yield "loss", f"{words}  {spark(facts['curve'])}"
     if "held_out" in facts:
-        yield "held out", _held_out(facts["held_out"])
+        yield "held out", _held_out(facts["held_out"], is_known="steps" in facts)
     if facts.get("windows_per_s"):
         encoding = f", encoding {figure(facts['encoded_per_s'])} windows/s" if facts["encoded_per_s"] else ""
         words = f"{figure(facts['windows_per_s'])} windows/s over the last minute of training"
@@ -211,8 +209,10 @@ def _rows(facts: dict[str, Any], now: datetime) -> Iterator[tuple[str, str]]:
     yield from ((key, facts[key]) for key in ("verdict", "reason", "report") if key in facts)
 
 
-def _held_out(found: dict[str, Any]) -> str:
-    words = held_out_words(found["error"], found["hold"]).removeprefix("held-out ")
+def _held_out(found: dict[str, Any], *, is_known: bool) -> str:
+    """Without a log it is not known what standing still would give."""
+    words = held_out_words(found["error"], found["hold"]) if is_known else f"{found['error']:.4f}"
+    words = words.removeprefix("held-out ")
     best = f"best {found['best_error']:.4f} at step {found['best_step']:,}"
     if found["hold"]:
         less = 100 * (1 - found["best_error"] / found["hold"])
@@ -239,16 +239,6 @@ def _thinned(values: list[float]) -> list[float]:
     size = max(1, -(-len(values) // WIDTH))
     groups = [values[i : i + size] for i in range(0, len(values), size)]
     return [sum(g) / len(g) for g in groups]
-
-
-def _whole_lines(reader: LogReader) -> Iterator[dict[str, Any]]:
-    """New lines of a log; one that a dying process left half-written is passed over."""
-    while True:
-        try:
-            yield from (line for line in reader.new() if isinstance(line, dict))
-            return
-        except json.JSONDecodeError:
-            continue
 
 
 def _stage(folder: Path, *, is_held: bool) -> dict[str, Any]:

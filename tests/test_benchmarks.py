@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import torch
 
 from adapt.backbones.dreamzero.config import preset
 from adapt.backbones.dreamzero.model import Settings, build
+from adapt.rung import Rung
+from benchmarks.engine_step import summary, works
 from benchmarks.plain_dit import plain_forward
 from benchmarks.train_step import (
     PARTS,
@@ -31,6 +34,7 @@ from schemas.errors import UsageError
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = preset("tiny")
+DTYPE = torch.float32
 
 
 def tiny_bench(*, deadline: float) -> Bench:
@@ -87,6 +91,34 @@ def test_plain_and_our_transformer_agree_in_outputs_and_lora_gradients() -> None
     for name, gradient in gradients.items():
         tolerance = 1e-12 + 1e-9 * gradient.abs().max().item()
         torch.testing.assert_close(plain_gradients[name], gradient, rtol=0, atol=tolerance, msg=name)
+
+
+def test_the_plain_transformer_is_the_same_whether_it_recomputes_or_keeps() -> None:
+    model = add_lora(build(TINY, device="cpu", seed=0).requires_grad_(False), rank=4, dtype=torch.float32)
+    found = []
+    for recompute in (True, False):
+        loss = lora_step(partial(plain_forward, model, recompute=recompute), *sample(TINY, device="cpu", dtype=DTYPE))
+        found.append([loss, *(p.grad.clone() for p in model.parameters() if p.grad is not None)])
+        model.zero_grad()
+    assert len(found[0]) > 1 and all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_rows_of_the_comparison_begin_with_the_same_step() -> None:
+    """Of each model the first step: later ones have descended."""
+    rows = works(replace(tiny_bench(deadline=time.monotonic() + 60), rung=Rung(activations="full", fused_lora=True)))
+    first = [rows[name]().item() for name in ("plain_recomputed", "recomputed", "planned")]
+    assert first == pytest.approx([first[0]] * 3, rel=1e-5)
+    assert rows["plain_kept"]().item() < first[0]
+
+
+def test_ratios_are_the_plain_ports_seconds_over_ours() -> None:
+    seconds = {"plain_recomputed": [6.0, 4.0, 8.0], "plain_kept": [3.0], "recomputed": [5.0], "encoders": [2.0]}
+    seconds |= {"selective": [4.0], "kept": [2.0], "planned": [2.5, 2.0, 4.0]}
+    told = summary(seconds, encoding=0.25)["times_ours"]
+    assert told["recomputed"] == {"min_s": 4 / 5, "median_s": 6 / 5} and told["kept"]["min_s"] == 3 / 2
+    assert told["as_run"] == {"min_s": 4 / 2, "median_s": 6 / 2.5}
+    assert told["as_run_with_encoders"]["min_s"] == (4 + 2) / 2
+    assert told["as_run_with_encoders_at_its_rate"]["min_s"] == (4 + 0.25 * 4) / 2
 
 
 def test_the_plain_transformer_refuses_a_sample_without_actions() -> None:

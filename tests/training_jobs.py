@@ -167,7 +167,8 @@ def endings(run: Path) -> dict[str, Any]:
     curves = json.loads((last / "curves.json").read_bytes())
     curves.pop("seconds")
     model, optimizer = load_file(last / "model.safetensors"), load_file(last / "optimizer.safetensors")
-    best = load_file(run / "train/best.safetensors")
+    kept = run / "train/best.safetensors"
+    best = load_file(kept) if kept.exists() else {}
     return {"step": last.name, "curves": curves, "model": model, "optimizer": optimizer, "best": best}
 
 
@@ -196,7 +197,7 @@ def train_in(job: Job, size: int, *, is_sharded: bool = False) -> None:
         train_here(job, World())
         return
     context = multiprocessing.get_context("fork")
-    port = _free_port()
+    port = free_port()
     ranks = [context.Process(target=_rank, args=(job, rank, size, port, is_sharded)) for rank in range(size)]
     for process in ranks:
         process.start()
@@ -218,7 +219,7 @@ def _rank(job: Job, rank: int, size: int, port: int, is_sharded: bool) -> None:
     leave()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     import socket
 
     with socket.socket() as found:

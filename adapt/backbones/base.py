@@ -101,6 +101,7 @@ class Backbone(Protocol):
     lora_targets: tuple[str, ...]
     head_modules: tuple[str, ...]
     entries: tuple[str, ...]  # the model's methods that are called beside `forward`
+    block_entries: tuple[str, ...]  # its blocks' likewise
 
     @classmethod
     def fit(
@@ -183,10 +184,14 @@ class Backbone(Protocol):
         """Fingerprint of a base's weights, to which adapters are bound."""
         ...
 
-    def build(self, *, seed: int, base: Path | None, rung: Rung, dtype: torch.dtype) -> nn.Module:
+    def build(
+        self, *, seed: int, base: Path | None, rung: Rung, dtype: torch.dtype, is_mapped: bool = False
+    ) -> nn.Module:
         """The model before LoRA, on the device, in the rung's form: the base's weights, or fresh ones without a base.
 
-        Weights that a base lacks, or has in other widths (a new robot's heads), are drawn from `seed`.
+        Args:
+            seed: draws what a base lacks, or has in other widths (a new robot's heads).
+            is_mapped: leave weights in their files' memory maps where they can stay, for a host with many processes.
         """
         ...
 
@@ -204,9 +209,7 @@ class Backbone(Protocol):
         """
         ...
 
-    def loss_at(
-        self, model: nn.Module, samples: Sequence[Latents], *, level: float, seed: int
-    ) -> dict[str, float]:
+    def loss_at(self, model: nn.Module, samples: Sequence[Latents], *, level: float, seed: int) -> dict[str, float]:
         """Mean losses with all noise at one level (0 clean, 1 noise) and fixed by `seed`; whole windows only."""
         ...
 

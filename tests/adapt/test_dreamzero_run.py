@@ -1,5 +1,6 @@
 """A whole run on a made-up DreamZero base of the tiny size: cache, LoRA, judging, adapter, and back."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,13 @@ def recipe(base: Path, shards: Path, films: Path, **changes) -> AdaptRecipe:
     )
     small = {"steps": 3, "batch": 2, "warmup": 1, "eval_every": 2, "save_every": 2, "eval_windows": 2}
     small |= {"time_base": TimeBase(chunk_s=0.8, video_fps=10.0)}  # its episodes are shorter than the paper's window
-    small |= {"denoise_steps": 1, "samples": 2, "augment": Augment(copies=2), "lora": Lora(rank=2, alpha=2.0)}
+    small |= {
+        "window_stride_s": 3.2,
+        "denoise_steps": 1,
+        "samples": 2,
+        "augment": Augment(copies=2),
+        "lora": Lora(rank=2, alpha=2.0),
+    }
     return AdaptRecipe(parts=parts, backbone="dreamzero", base=str(base), **small | changes)
 
 
@@ -136,3 +143,41 @@ def test_dreamzero_without_a_base_is_refused_in_one_line(shards: Path, droid_sha
     settings = recipe(Path("x"), shards, droid_shards).model_copy(update={"base": None})
     with pytest.raises(UsageError, match="needs a base to adapt"):
         run(tmp_path / "none", settings)
+
+
+def test_replayed_robots_keep_their_own_numbers_and_forgetting_is_told(
+    base: Path, shards: Path, tmp_path: Path
+) -> None:
+    """The same data as another robot's: its statistics and channels are its own, and what it loses is measured."""
+    play = Clips.open(shards)
+    other = Clips.open(shards, play.embodiment.model_copy(update={"name": "other_arm"}))
+    settings = recipe(base, shards, shards, steps=2, derived_state=("velocity",))
+    parts = (
+        settings.parts[0],
+        MixPart(name="before", shards=str(shards), share=0.5, losses=("video", "action"), role="replay"),
+    )
+    settings = settings.model_copy(update={"parts": parts})
+    result = adapt(tmp_path / "run", settings, {"play": play, "before": other}, command="")
+    assert [row.name for row in result.report.forgetting] == ["before: action error"]
+    backbone, _, _, _ = load_adapter(tmp_path / "run/adapter/export", base)
+    assert backbone.robots.keys() == {play.embodiment.digest(), other.embodiment.digest()}
+    sample = open_cache(tmp_path / "run/latents").all("play")[0]
+    moving = backbone.batch([sample]).state[0]
+    still = replace(backbone, robots={d: replace(r, velocity=None) for d, r in backbone.robots.items()}, _spaces={})
+    used, told = still.batch([sample]).state[0] != 0, moving != 0
+    assert (told & ~used).any() and torch.equal(moving[used], still.batch([sample]).state[0][used])
+
+
+def test_video_alone_trains_dreamzero_and_gets_no_action_verdict(
+    base: Path, droid_shards: Path, tmp_path: Path
+) -> None:
+    settings = recipe(base, droid_shards, droid_shards, steps=2)
+    parts = (MixPart(name="play", shards=str(droid_shards), share=1.0, losses=("video",), role="video"),)
+    settings = settings.model_copy(update={"parts": parts})
+    result = adapt(tmp_path / "run", settings, {"play": Clips.open(droid_shards)}, command="")
+    assert result.report.verdict == "NO ACTION VERDICT" and result.report.video is not None
+    _, model, _, _ = load_adapter(tmp_path / "run/adapter/export", base)
+    heads = {n: p for n, p in model.named_parameters() if "state_encoder" in n or "action_" in n}
+    trained = [p for n, p in heads.items() if "modules_to_save" in n]
+    kept = [p for n, p in heads.items() if "original_module" in n]
+    assert trained and all(torch.equal(a, b) for a, b in zip(trained, kept, strict=True))

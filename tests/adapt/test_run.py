@@ -236,9 +236,7 @@ def test_fresh_lora_weights_depend_on_the_seed_alone(arm_run: Path) -> None:
     from adapt.lora import with_lora
 
     backbone, _, _, _ = load_adapter(arm_run / "adapter/export")
-    first, again, other = (
-        with_lora(built(backbone), Lora(rank=2), backbone, seed=s).state_dict() for s in (3, 3, 4)
-    )
+    first, again, other = (with_lora(built(backbone), Lora(rank=2), backbone, seed=s).state_dict() for s in (3, 3, 4))
     names = [n for n in first if "lora_A" in n]
     assert names and all(torch.equal(first[n], again[n]) for n in names)
     assert any(not torch.equal(first[n], other[n]) for n in names)

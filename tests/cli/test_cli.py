@@ -27,7 +27,21 @@ def refused(*words: object) -> str:
     return lines[0]
 
 
-COMMANDS = ("check", "plan", "adapt", "ingest", "eval", "export", "show", "doctor", "robot", "shard")
+COMMANDS = (
+    "check",
+    "base",
+    "plan",
+    "adapt",
+    "ingest",
+    "eval",
+    "compare",
+    "pack",
+    "export",
+    "show",
+    "doctor",
+    "robot",
+    "shard",
+)
 
 
 def test_every_command_explains_itself() -> None:
@@ -114,7 +128,7 @@ def test_doctor_finds_this_machine_fit() -> None:
         (("ingest", "{g1}", "--robot", "{tmp}/columns.yaml", "--out", "{tmp}/o", "--executor", "local"), "column 99"),
         (("ingest", "{g1}", "--robot", "g1_inspire", "--out", "{tmp}/o", "--executor", "moon"), "give ray or local"),
         (("ingest", "{g1}", "--robot", "g1_inspire", "--out", "{tmp}/o", "--split-by", "moon"), "by"),
-        (("adapt", "{shards}", "--backbone", "14b", "--out", "{tmp}/o"), "cannot train DreamZero in this version"),
+        (("adapt", "{shards}", "--backbone", "14b", "--out", "{tmp}/o"), "not known. Give one of: nano, dreamzero"),
         (("adapt", "{shards}", "--steps", "0", "--out", "{tmp}/o"), "steps"),
         (("adapt", "{shards}", "--recipe", "{tmp}/recipe.yaml", "--out", "{tmp}/o"), "Did you mean 'batch'"),
         (

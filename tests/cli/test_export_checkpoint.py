@@ -1,4 +1,4 @@
-"""`wam export --as`: a DreamZero LoRA in the three layouts, and what is refused."""
+"""`wam export --to` of DreamZero checkpoints from anywhere: a LoRA in three layouts, and what is refused."""
 
 import json
 import os
@@ -105,22 +105,22 @@ def statistics(tmp_path: Path) -> Path:
 def test_the_three_layouts_give_the_outputs_of_base_plus_adapter(base: Path, adapter: Path, tmp_path: Path) -> None:
     want = loaded(adapter, base)
     assert (want - outputs(load_dit(open_checkpoint(base), dtype=torch.float32))).abs().max() > 0.05
-    for layout, kind in (("peft", "peft"), ("lora", "dreamzero-lora"), ("full", "dreamzero")):
+    for layout in ("peft", "dreamzero-lora", "dreamzero"):
         out = tmp_path / layout
-        said = json.loads(wam("export", adapter, "--as", layout, "--base", base, "-o", out, "--json", "-q").stdout)
-        assert (said["kind"], said["out"]) == (kind, str(out))
+        said = json.loads(wam("export", adapter, "--to", layout, "--base", base, "-o", out, "--json", "-q").stdout)
+        assert (said["kind"], said["out"]) == (layout, str(out))
         assert said["base_check"] == f"base verified: sha256 {checkpoint_fingerprint(open_checkpoint(base))}"
         assert torch.equal(loaded(out, base), want)
     again = tmp_path / "again"
-    wam("export", tmp_path / "lora", "--as", "full", "--base", base, "-o", again, "--shard-gb", "0.002")
+    wam("export", tmp_path / "dreamzero-lora", "--to", "dreamzero", "--base", base, "-o", again, "--shard-gb", "0.002")
     assert torch.equal(loaded(again, base), want) and len(open_checkpoint(again).files) == 4
 
 
 def test_an_adapter_that_records_no_base_is_warned_of_and_stays_unverified(
     base: Path, unsure: Path, tmp_path: Path
 ) -> None:
-    for layout in ("peft", "lora", "full"):
-        ran = wam("export", unsure, "--as", layout, "--base", base, "--out", tmp_path / layout)
+    for layout in ("peft", "dreamzero-lora", "dreamzero"):
+        ran = wam("export", unsure, "--to", layout, "--base", base, "--out", tmp_path / layout)
         assert ran.stderr.splitlines()[0].startswith("warning: base not verifiable: the adapter records none; the user")
         assert "base not verifiable" in ran.stdout
         assert json.loads((tmp_path / layout / "wamkit.json").read_text())["base_verified"] is False
@@ -128,7 +128,7 @@ def test_an_adapter_that_records_no_base_is_warned_of_and_stays_unverified(
 
 
 def test_a_full_export_tells_its_progress_in_bytes(base: Path, adapter: Path, tmp_path: Path) -> None:
-    ran = wam("export", adapter, "--as", "full", "--base", base, "--out", tmp_path / "out")
+    ran = wam("export", adapter, "--to", "dreamzero", "--base", base, "--out", tmp_path / "out")
     assert "writing: 12 of 12 MB" in ran.stderr
     assert ran.stdout.startswith(f"{tmp_path / 'out'}: DreamZero checkpoint tiny, complete, 394 tensors, 12.4 MB")
     assert "no --robot, so no experiment_cfg: the reference's servers will need it" in ran.stdout
@@ -138,14 +138,14 @@ def test_a_served_robot_comes_from_its_file_and_its_statistics(
     base: Path, adapter: Path, statistics: Path, tmp_path: Path
 ) -> None:
     words = ("--robot", "droid", "--statistics", statistics, "--resolution", "320x180", "--tag", "oxe_droid")
-    for layout in ("full", "lora"):
+    for layout in ("dreamzero", "dreamzero-lora"):
         out = tmp_path / layout
-        wam("export", adapter, "--as", layout, "--base", base, "--out", out, *words, "--wan", "/models/wan")
+        wam("export", adapter, "--to", layout, "--base", base, "--out", out, *words, "--wan", "/models/wan")
         conf = yaml.safe_load((out / "experiment_cfg" / "conf.yaml").read_text())
         keys = conf["modality_configs"]["oxe_droid"]
         assert keys["video"]["modality_keys"] == ["video.exterior_left", "video.exterior_right", "video.wrist"]
         assert keys["action"]["modality_keys"] == ["action.arm", "action.gripper"]
-        assert (conf["relative_action_keys"], conf["save_lora_only"]) == (["arm"], layout == "lora")
+        assert (conf["relative_action_keys"], conf["save_lora_only"]) == (["arm"], layout == "dreamzero-lora")
         told = json.loads((out / "experiment_cfg" / "metadata.json").read_text())["oxe_droid"]
         assert told["modalities"]["video"]["wrist"] == {"resolution": [320, 180], "channels": 3, "fps": 15.0}
         assert told["statistics"]["state"]["arm"]["mean"] == [1000.0 + c for c in range(7)]
@@ -159,22 +159,26 @@ def test_a_served_robot_comes_from_its_file_and_its_statistics(
 def test_what_cannot_be_served_is_refused_before_anything_is_written(
     base: Path, adapter: Path, statistics: Path, tmp_path: Path
 ) -> None:
-    command = ("export", adapter, "--base", base, "--out", tmp_path / "out", "--as")
+    command = ("export", adapter, "--base", base, "--out", tmp_path / "out", "--to")
     size, own = ("--resolution", "320x180"), ("--statistics", statistics)
     cases = (
-        (("full", "--robot", "droid", *own), "--resolution: not given. Give width and height"),
-        (("full", "--robot", "droid", *own, "--resolution", "big"), "--resolution: big"),
-        (("full", "--robot", "droid", *size), "statistics.json: no such file"),
-        (("full", "--robot", "droid", *own, *size), "tag 'droid': the reference has no prompt for it"),
+        (("dreamzero", "--robot", "droid", *own), "missing for this export: --resolution WxH of the frames"),
+        (("dreamzero", "--robot", "droid", *own, "--tag", "yam", "--resolution", "big"), "--resolution: big"),
+        (
+            ("dreamzero", "--robot", "droid", *size),
+            "--statistics FILE.json of --robot droid; --tag or --embodiment-id: the reference",
+        ),
+        (("dreamzero", "--robot", "droid", *own, *size), "the reference has no prompt for 'droid', but for oxe_droid"),
         (("peft", "--robot", "droid", *own, *size), "peft's folder has no place for it"),
-        (("half",), "--as half: not known. Give one of: peft, lora, full"),
+        (("half",), "--to half: not known. Give one of: peft, dreamzero, dreamzero-lora, merged"),
+        (("merged",), "Give --to dreamzero, which `wam adapt --base` takes"),
     )
     for words, message in cases:
         with pytest.raises(UsageError) as raised:
             wam(*command, *words)
         assert message in str(raised.value) and "\n" not in str(raised.value)
     with pytest.raises(DataError, match="statistics are not of g1_inspire"):
-        wam(*command, "full", "--robot", "g1_inspire", *own, *size)
+        wam(*command, "dreamzero", "--robot", "g1_inspire", *own, *size, "--tag", "yam")
     assert [path.name for path in tmp_path.iterdir()] == ["statistics.json"]
 
 
@@ -185,33 +189,47 @@ def test_a_component_relative_to_another_name_is_refused(base: Path, adapter: Pa
     statistics_of(load_embodiment(str(tmp_path / "mine.yaml"))).write_json(tmp_path / "s.json")
     words = ("--robot", tmp_path / "mine.yaml", "--statistics", tmp_path / "s.json", "--resolution", "320x180")
     with pytest.raises(UsageError, match=r"action\.elbow is relative to state\.arm"):
-        wam("export", adapter, "--as", "full", "--base", base, "--out", tmp_path / "o", *words, "--tag", "oxe_droid")
+        wam(
+            "export",
+            adapter,
+            "--to",
+            "dreamzero",
+            "--base",
+            base,
+            "--out",
+            tmp_path / "o",
+            *words,
+            "--tag",
+            "oxe_droid",
+        )
 
 
 def test_a_wrong_base_or_none_is_one_line_and_exit_code_2(base: Path, adapter: Path, tmp_path: Path) -> None:
     other = write_released(tmp_path / "other", dtype=torch.bfloat16)
-    ran = process("export", adapter, "--as", "full", "--base", other, "--out", tmp_path / "out")
+    ran = process("export", adapter, "--to", "dreamzero", "--base", other, "--out", tmp_path / "out")
     assert ran.returncode == 2 and ran.stdout == ""
     assert ran.stderr.startswith(f"wam: {other}: is not the base of {adapter}") and ran.stderr.count("\n") == 1
     for words, message in (
-        (("--as", "full"), "a LoRA. Give what it was trained on with --base DIR"),
-        (("--as", "peft", "--base", adapter), "holds a LoRA \\(peft\\), which is no base"),
-        ((), "a checkpoint. Say how to write it with --as"),
+        (("--to", "dreamzero"), "missing for this export: --base DIR, a LoRA's own base"),
+        (("--to", "peft", "--base", adapter), "holds a LoRA \\(peft\\), which is no base"),
+        ((), "a checkpoint. Say how to write it with --to"),
     ):
         with pytest.raises(UsageError, match=message):
             wam("export", adapter, "--out", tmp_path / "out", *words)
     with pytest.raises(UsageError, match="is a base itself"):
-        wam("export", base, "--as", "peft", "--out", tmp_path / "out")
+        wam("export", base, "--to", "peft", "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_base_is_written_again_and_its_unmerged_lora_merged(base: Path, tmp_path: Path) -> None:
     both = write_both(tmp_path / "both", LORA)
-    wam("export", both, "--as", "full", "--out", tmp_path / "full")
-    full = open_checkpoint(tmp_path / "full")
-    assert full.kind == "dreamzero" and torch.equal(loaded(tmp_path / "full", base), loaded(both, base))
+    wam("export", both, "--to", "dreamzero", "--out", tmp_path / "dreamzero")
+    full = open_checkpoint(tmp_path / "dreamzero")
+    assert full.kind == "dreamzero" and torch.equal(loaded(tmp_path / "dreamzero", base), loaded(both, base))
     assert (
-        json.loads((tmp_path / "full" / "config.json").read_text())["action_head_cfg"]["config"]["train_architecture"]
+        json.loads((tmp_path / "dreamzero" / "config.json").read_text())["action_head_cfg"]["config"][
+            "train_architecture"
+        ]
         == "full"
     )
 
@@ -220,11 +238,11 @@ def test_raw_wan_takes_encoders_that_are_elsewhere(tmp_path: Path) -> None:
     wan, elsewhere = write_wan(tmp_path / "wan", without=IMAGE_FILE), write_wan(tmp_path / "elsewhere")
     sha256 = checkpoint_fingerprint(open_checkpoint(wan))
     adapter = export_peft(tmp_path / "a", replace(LORA, heads_seed=0), base_name="wan", base_sha256=sha256)
-    command = ("export", adapter, "--as", "full", "--base", wan, "--out", tmp_path / "full")
+    command = ("export", adapter, "--to", "dreamzero", "--base", wan, "--out", tmp_path / "dreamzero")
     with pytest.raises(UsageError, match="has no image encoder"):
         wam(*command)
     wam(*command, "--wan", elsewhere)
-    assert torch.equal(loaded(tmp_path / "full", wan), loaded(adapter, wan))
+    assert torch.equal(loaded(tmp_path / "dreamzero", wan), loaded(adapter, wan))
 
 
 def test_an_adapter_directory_of_the_house_is_read_with_the_base_that_it_records(
@@ -256,32 +274,41 @@ def test_an_adapter_directory_of_the_house_is_read_with_the_base_that_it_records
         return tmp_path / name
 
     right = house("right", "dreamzero-14b", checkpoint_fingerprint(open_checkpoint(base)))
-    ran = wam("export", right, "--as", "full", "--base", base, "--out", tmp_path / "full")
-    assert "base verified" in ran.stdout and torch.equal(loaded(tmp_path / "full", base), loaded(adapter, base))
+    ran = wam("export", right, "--to", "dreamzero", "--base", base, "--out", tmp_path / "dreamzero")
+    assert "base verified" in ran.stdout and torch.equal(loaded(tmp_path / "dreamzero", base), loaded(adapter, base))
     with pytest.raises(DataError, match="is not the base of"):
-        wam("export", house("wrong", "dreamzero-14b", "ab" * 32), "--as", "lora", "--base", base, "-o", tmp_path / "o")
-    with pytest.raises(UsageError, match="an adapter of nano; --as is for DreamZero's"):
-        wam("export", house("nano", "nano", "ab" * 32), "--as", "lora", "--base", base, "-o", tmp_path / "o")
+        wam(
+            "export",
+            house("wrong", "dreamzero-14b", "ab" * 32),
+            "--to",
+            "dreamzero-lora",
+            "--base",
+            base,
+            "-o",
+            tmp_path / "o",
+        )
+    with pytest.raises(UsageError, match="an adapter of nano; --to dreamzero-lora is for DreamZero's"):
+        wam("export", house("nano", "nano", "ab" * 32), "--to", "dreamzero-lora", "--base", base, "-o", tmp_path / "o")
 
 
 def test_channels_are_put_into_file_order_once_and_said_so(tmp_path: Path) -> None:
     base = write_released(tmp_path / "base")
     lora = some_lora()
-    export_peft(tmp_path / "lora", lora, base_name="base", base_sha256="x", base_verified=False)
+    export_peft(tmp_path / "dreamzero-lora", lora, base_name="base", base_sha256="x", base_verified=False)
     slots = slots_as_dict(slot_map(BASES["droid"], base=BASES["agibot"], overrides={"gripper": 20}))
     (tmp_path / "slots.json").write_text(json.dumps(slots))
     words = ("--base", base, "--slots", tmp_path / "slots.json")
-    ran = process("export", tmp_path / "lora", "--as", "peft", *words, "--out", tmp_path / "once")
+    ran = process("export", tmp_path / "dreamzero-lora", "--to", "peft", *words, "--out", tmp_path / "once")
     assert ran.returncode == 0 and "heads reordered" in ran.stderr, ran.stderr
     assert json.loads((tmp_path / "once" / "wamkit.json").read_text())["channels"] == "file order"
-    again = refused("export", tmp_path / "once", "--as", "peft", *words, "--out", tmp_path / "twice")
+    again = refused("export", tmp_path / "once", "--to", "peft", *words, "--out", tmp_path / "twice")
     assert "in file order already" in again
     (tmp_path / "slots.json").write_text(json.dumps({"action": [], "state": []}))
-    empty = refused("export", tmp_path / "lora", "--as", "peft", *words, "--out", tmp_path / "none")
+    empty = refused("export", tmp_path / "dreamzero-lora", "--to", "peft", *words, "--out", tmp_path / "none")
     assert "slots.json: not a file of slots (no action has a slot)" in empty
 
 
 def test_options_of_a_robot_without_a_robot_are_refused(tmp_path: Path) -> None:
     base = write_released(tmp_path / "base")
-    words = ("export", base, "--as", "full", "--resolution", "640x480", "--out", tmp_path / "out")
-    assert "--resolution: is for a robot to serve" in refused(*words)
+    words = ("export", base, "--to", "dreamzero", "--resolution", "640x480", "--out", tmp_path / "out")
+    assert "--robot, whose --resolution is given" in refused(*words)

@@ -23,7 +23,7 @@ from adapt.backbones.dreamzero.encoders import Encoders
 from adapt.backbones.dreamzero.encoders.load import encoder_tensors, load_image, load_text, load_video
 from adapt.backbones.dreamzero.encoders.text import tokenize
 from adapt.backbones.dreamzero.encoders.video import to_model_range
-from adapt.backbones.dreamzero.house import mosaic_of, slots_of, space_of, style_of
+from adapt.backbones.dreamzero.house import mosaic_of, slots_of, space_of, stats_of, style_of
 from adapt.backbones.dreamzero.layout import training_layout
 from adapt.backbones.dreamzero.load import checkpoint_fingerprint, load_dit
 from adapt.backbones.dreamzero.model import HEAD_MODULES, LORA_TARGETS, DreamZeroDiT
@@ -31,8 +31,9 @@ from adapt.backbones.dreamzero.names import IMAGE, TEXT, VAE
 from adapt.backbones.dreamzero.objective import Batch, Losses, check_batch, training_loss
 from adapt.backbones.dreamzero.policy import Policy, Sampling, Session
 from adapt.backbones.dreamzero.prepare import prepare
-from adapt.backbones.dreamzero.rules import crop_and_resize
+from adapt.backbones.dreamzero.rules import crop_and_resize, normalize
 from adapt.backbones.dreamzero.schedule import LEVELS
+from adapt.backbones.dreamzero.slots import columns
 from adapt.backbones.dreamzero.space import ActionSpace
 from adapt.backbones.dreamzero.timesteps import Draws, draw
 from adapt.backbones.dreamzero.views import NEGATIVE_PROMPT, Mosaic, prompt, tile, unit_size
@@ -44,10 +45,10 @@ from schemas.episode import Window
 from schemas.errors import DataError, UsageError
 from schemas.recipe import AdaptRecipe, TimeBase
 from schemas.record import sha256_of
-from schemas.stats import Statistics
+from schemas.stats import Moments, Statistics
 from wamdata.order import sample_seed
-from wamdata.stats import statistics
-from wamdata.windows import on_time_base
+from wamdata.stats import Accumulator, statistics
+from wamdata.windows import on_time_base, velocities
 
 if TYPE_CHECKING:
     from adapt.evaluate.arms import Serving
@@ -61,10 +62,15 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Robot:
-    """A robot's file and the statistics of its training part; None for a robot without actions."""
+    """A robot's file and the statistics of its training part; None for a robot without actions.
+
+    Args:
+        velocity: of the state's rates of change per second, where they are given to the model as further state.
+    """
 
     embodiment: Embodiment
     statistics: Statistics | None
+    velocity: Moments | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,7 @@ class DreamZeroBackbone:
     lora_targets = LORA_TARGETS
     head_modules = HEAD_MODULES
     entries = ("decode", "embed_context", "context_keys_values")
+    block_entries = ("keys_values",)
 
     @classmethod
     def fit(
@@ -106,6 +113,7 @@ class DreamZeroBackbone:
     @classmethod
     def on_base(cls, base: Path, play: Clips, recipe: AdaptRecipe) -> "DreamZeroBackbone":
         checkpoint = open_checkpoint(base)
+        _refuse_file_order(base)
         style = recipe.style or style_of(base)
         config = checkpoint.config
         _fits(config, recipe.time_base, base)
@@ -130,6 +138,7 @@ class DreamZeroBackbone:
                 digest: Robot(
                     Embodiment.model_validate(robot["embodiment"]),
                     robot["statistics"] and Statistics.model_validate(robot["statistics"]),
+                    robot["velocity"] and Moments.model_validate(robot["velocity"]),
                 )
                 for digest, robot in values.pop("robots").items()
             }
@@ -154,15 +163,22 @@ class DreamZeroBackbone:
         return self._with(clips, recipe)
 
     def _with(self, clips: Clips, recipe: AdaptRecipe) -> "DreamZeroBackbone":
-        robot, found = clips.embodiment, None
+        robot, found, velocity = clips.embodiment, None, None
         if not robot.is_action_free:
             imitated = frozenset(recipe.imitate)
-            rows = (on_time_base(c, robot, self.time_base, imitated=imitated) for c in clips.stream("train"))
+            rows = [on_time_base(c, robot, self.time_base, imitated=imitated) for c in clips.stream("train")]
             found = statistics(rows, robot, self.time_base)
-        robots = {**self.robots, robot.digest(): Robot(robot, found)}
+            if "velocity" in recipe.derived_state:
+                rates = Accumulator()
+                for part in rows:
+                    rates.add(velocities(part.state, self.time_base.action_hz)[part.action_counts])
+                velocity = rates.moments()
+        robots = {**self.robots, robot.digest(): Robot(robot, found, velocity)}
         made = replace(self, robots=robots, _loaded={}, _spaces={})
         if found is not None:
             made.space(robot.digest())  # refuses a robot whose columns the base has no channels for
+            if velocity is not None:
+                made._free(robot.digest())
         return made
 
     def files(self) -> dict[str, bytes]:
@@ -177,6 +193,7 @@ class DreamZeroBackbone:
                 digest: {
                     "embodiment": robot.embodiment.as_dict(),
                     "statistics": robot.statistics and robot.statistics.as_dict(),
+                    "velocity": robot.velocity and robot.velocity.as_dict(),
                 }
                 for digest, robot in self.robots.items()
             },
@@ -258,7 +275,7 @@ class DreamZeroBackbone:
 
     def embed(self, prompts: Sequence[str]) -> dict[str, dict[str, Tensor]]:
         """The text encoder, the largest of the three, is loaded for this alone and let go."""
-        text = load_text(self._checkpoint, device=self.device)
+        text = load_text(self._checkpoint, device=self.device, dtype=self._dtype)
         folder = self._tokenizer()
         made = {}
         for words in prompts:
@@ -278,7 +295,9 @@ class DreamZeroBackbone:
     def identify(base: Path) -> str:
         return checkpoint_fingerprint(open_checkpoint(base))
 
-    def build(self, *, seed: int, base: Path | None, rung: Rung, dtype: torch.dtype) -> nn.Module:
+    def build(
+        self, *, seed: int, base: Path | None, rung: Rung, dtype: torch.dtype, is_mapped: bool = False
+    ) -> nn.Module:
         return load_dit(
             self._checkpoint,
             self.config,
@@ -287,6 +306,7 @@ class DreamZeroBackbone:
             heads_seed=seed,
             weights=rung.weights,
             fp8_matmul=rung.fp8_matmul,
+            is_mapped=is_mapped,
         )
 
     def adapted(self, model: nn.Module, rung: Rung, add_lora: Callable[[nn.Module], nn.Module]) -> nn.Module:
@@ -298,15 +318,11 @@ class DreamZeroBackbone:
     ) -> dict[str, Tensor]:
         batch = self.batch(samples)
         seeds = [sample_seed(seed, epoch, _name(s)) for s, epoch in zip(samples, epochs, strict=True)]
-        drawn = draw(
-            self.config, seeds=seeds, latent_shape=tuple(batch.latents.shape[2:]), rows=batch.action.shape[1]
-        )
+        drawn = draw(self.config, seeds=seeds, latent_shape=tuple(batch.latents.shape[2:]), rows=batch.action.shape[1])
         losses = self._losses(model, batch, drawn, of)
         return {"video": losses.video, "action": losses.action}
 
-    def loss_at(
-        self, model: nn.Module, samples: Sequence[Latents], *, level: float, seed: int
-    ) -> dict[str, float]:
+    def loss_at(self, model: nn.Module, samples: Sequence[Latents], *, level: float, seed: int) -> dict[str, float]:
         whole = [s for s in samples if s.chunks == self.time_base.chunks]
         sums: dict[str, float] = {}
         for sample in whole:
@@ -410,12 +426,12 @@ class DreamZeroBackbone:
             latents=torch.stack([s.video.transpose(0, 1) for s in samples]),
             context=torch.stack([self._words(s) for s in samples]),
             has_action=has_action,
-            action=torch.stack([self._actions(s) for s in samples]) if any(has_action) else torch.zeros(
-                len(samples), 0, self.config.action_dim
-            ),
-            action_valid=torch.stack([self._valid(s) for s in samples]) if any(has_action) else torch.zeros(
-                len(samples), 0, self.config.action_dim, dtype=torch.bool
-            ),
+            action=torch.stack([self._actions(s) for s in samples])
+            if any(has_action)
+            else torch.zeros(len(samples), 0, self.config.action_dim),
+            action_valid=torch.stack([self._valid(s) for s in samples])
+            if any(has_action)
+            else torch.zeros(len(samples), 0, self.config.action_dim, dtype=torch.bool),
             state=torch.stack([self._state(s) for s in samples]),
             y=torch.stack([self._y(s) for s in samples]) if self.config.conditioning_dim else None,
             clip=torch.stack([s.encoded["clip"] for s in samples]),
@@ -446,7 +462,25 @@ class DreamZeroBackbone:
     def _state(self, sample: Latents) -> Tensor:
         if not sample.state.shape[-1]:
             return torch.zeros(sample.chunks, self.config.state_dim)
-        return self.space(sample.robot).state_to_base(torch.from_numpy(np.array(sample.state)))
+        state, space = torch.from_numpy(np.array(sample.state)), self.space(sample.robot)
+        known, channels = self.robots[sample.robot].velocity, space.state_to_base(state)
+        if known is not None:
+            before = torch.from_numpy(np.array(sample.history[:, 0]))  # one row earlier
+            rate = (state - before) * self.time_base.action_hz
+            channels[..., self._free(sample.robot)] = normalize(rate, stats_of(known), mode=space.mode).to(channels)
+        return channels
+
+    def _free(self, robot: str) -> list[int]:
+        """The base's state channels that velocities go to: those that the robot's own columns leave free.
+
+        Raises:
+            UsageError: there are too few.
+        """
+        used, width = set(columns(self.space(robot).slots.state)), self.robots[robot].embodiment.state_width
+        free = [c for c in range(self.config.state_dim) if c not in used]
+        if len(free) < width:
+            raise UsageError(f"derived_state: {width} velocities, {len(free)} state channels are free. Leave them out.")
+        return free[:width]
 
     def _actions(self, sample: Latents) -> Tensor:
         rows = sample.chunks * self.time_base.steps
@@ -468,15 +502,20 @@ class DreamZeroBackbone:
         return open_checkpoint(self.base)
 
     @property
+    def _dtype(self) -> torch.dtype:
+        """Encoders compute in bf16 on GPUs; CPUs take many times as long in it."""
+        return torch.bfloat16 if self.device.type == "cuda" else torch.float32
+
+    @property
     def _encoders(self) -> Encoders:
         if "image" not in self._loaded:
-            self._loaded["image"] = load_image(self._checkpoint, device=self.device)
+            self._loaded["image"] = load_image(self._checkpoint, device=self.device, dtype=self._dtype)
         return Encoders(self._video, None, self._loaded["image"], lambda prompts: tokenize(prompts, self._tokenizer()))
 
     @property
     def _video(self):
         if "video" not in self._loaded:
-            self._loaded["video"] = load_video(self._checkpoint, device=self.device)
+            self._loaded["video"] = load_video(self._checkpoint, device=self.device, dtype=self._dtype)
         return self._loaded["video"]
 
     def _tokenizer(self) -> Path:
@@ -507,6 +546,13 @@ def _fits(config: DreamZeroConfig, time_base: TimeBase, base: Path) -> None:
             f"{base}: has {wanted[1]} chunks of {wanted[0]} steps and {wanted[2]} frames, the time base {given[1]} of "
             f"{given[0]} and {given[2]}. Give chunk_s and video_fps whose product is {wanted[2]}."
         )
+
+
+def _refuse_file_order(base: Path) -> None:
+    """An export for the reference's servers has its heads' channels in another order than the base's slots say."""
+    sidecar = (base if base.is_dir() else base.parent) / "wamkit.json"
+    if sidecar.exists() and json.loads(sidecar.read_bytes()).get("channels") == "file order":
+        raise UsageError(f"{base}: its channels are in file order, for servers. Export a base with --keep-channels.")
 
 
 def _encoder_id(checkpoint: Checkpoint, config: DreamZeroConfig) -> str:

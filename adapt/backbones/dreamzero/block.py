@@ -164,7 +164,10 @@ class Block(nn.Module):
         """
         if not selective:
             return self._answer(x, modulation, context, scene, attend, last)
-        rule = rule_of(self.config, last_asked=self.modulation.requires_grad or modulation.requires_grad)
+        is_asked = self.modulation.requires_grad or modulation.requires_grad
+        # DoRA's magnitudes ask for the value of the layer that they scale.
+        is_asked = is_asked or bool(getattr(self.ffn[2], "lora_variant", None))
+        rule = rule_of(self.config, last_asked=is_asked)
         return selectively(self._answer, rule, x, modulation, context, scene, attend, last)
 
     def _answer(
@@ -182,6 +185,10 @@ class Block(nn.Module):
         x = x + self.cross_attn(self.norm3(x), kv)
         update = self.ffn(spread.apply(modulated, (self._norm(x),), tables[3:5]))
         return spread.apply(gated, (x, update), tables[5:6])
+
+    def keys_values(self, context: Context) -> ContextKV:
+        """What the context contributes to this block."""
+        return self.cross_attn.keys_values(context)
 
     def _norm(self, x: Tensor) -> Tensor:
         return F.layer_norm(x, x.shape[-1:], eps=self.eps)

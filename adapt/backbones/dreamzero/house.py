@@ -78,7 +78,7 @@ def space_of(robot: house.Embodiment, statistics: Statistics, slots: Slots) -> A
     if statistics.embodiment_sha256 != robot.digest():
         raise UsageError(f"statistics are of another robot than {robot.name!r}, or of an edited file. Ingest again.")
     anchors = tuple(None if column < 0 else column for column in robot.relative_columns())
-    return ActionSpace(slots, _stats(statistics.state), _stats(statistics.relative), anchors)
+    return ActionSpace(slots, stats_of(statistics.state), stats_of(statistics.relative), anchors)
 
 
 def time_base_of(base: str, *, checkpoint: Path | None = None, tag: str | None = None) -> tuple[RecipeTimeBase, str]:
@@ -140,7 +140,8 @@ def _component(part: house.Component) -> Component:
     return Component(part.name, part.kind, part.part, part.side, part.width)
 
 
-def _stats(moments: Moments) -> Stats:
+def stats_of(moments: Moments) -> Stats:
+    """The house's statistics of some columns as the model's rules take them."""
     names = ("mean", "std", "min", "max", "q01", "q99")
     return Stats(*(torch.tensor(getattr(moments, name)) for name in names))
 

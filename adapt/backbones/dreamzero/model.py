@@ -201,7 +201,7 @@ class DreamZeroDiT(nn.Module):
     def context_keys_values(self, text: Tensor, clip: Tensor | None) -> list[ContextKV]:
         """Every block's keys and values of a prompt and first image, for `decode`."""
         context = self.embed_context(text, clip)
-        return [block.cross_attn.keys_values(context) for block in self.blocks]
+        return [block.keys_values(context) for block in self.blocks]
 
     def _run(
         self,
@@ -251,7 +251,8 @@ class DreamZeroDiT(nn.Module):
                 case "selective":
                     x = block(*arguments, selective=True)
                 case _ if cache is not None:
-                    x = block.forward(*arguments)  # past a compiled block: every cache length would be another graph
+                    # Past a compiled block: every cache length would be another graph. Through its hooks, for FSDP.
+                    x = block._call_impl(*arguments)
                 case _:
                     x = block(*arguments)
         noisy = next(s.start for s in layout.segments if s.kind == "noisy" and s.start >= layout.asking)

@@ -56,6 +56,7 @@ class NanoBackbone:
     lora_targets = LORA_TARGETS
     head_modules = HEAD_MODULES
     entries = ("remember", "predict")
+    block_entries = ()
 
     @classmethod
     def fit(
@@ -160,7 +161,9 @@ class NanoBackbone:
     def identify(base: Path) -> str:
         return base_fingerprint(load_file(base / FULL))
 
-    def build(self, *, seed: int, base: Path | None, rung: Rung, dtype: torch.dtype) -> nn.Module:
+    def build(
+        self, *, seed: int, base: Path | None, rung: Rung, dtype: torch.dtype, is_mapped: bool = False
+    ) -> nn.Module:
         """Raises UsageError for a rung that is DreamZero's: nano is too small to quantise or recompute."""
         if rung.weights not in ("float32", "bf16") or rung.selective_blocks:
             raise UsageError(f"nano: weights {rung.weights!r} and selective blocks are DreamZero's. Leave them out.")
@@ -193,9 +196,7 @@ class NanoBackbone:
         like = next(model.parameters())
         return loss(model, self.batch(samples).to(like), draws.to(like), of)
 
-    def loss_at(
-        self, model: nn.Module, samples: Sequence[Latents], *, level: float, seed: int
-    ) -> dict[str, float]:
+    def loss_at(self, model: nn.Module, samples: Sequence[Latents], *, level: float, seed: int) -> dict[str, float]:
         """Mean losses with every chunk noised at `level` (0 clean, 1 noise), nothing dropped, noise fixed by `seed`."""
         like, whole = next(model.parameters()), [s for s in samples if s.chunks == self.config.chunks]
         if not whole:
@@ -233,9 +234,7 @@ class NanoBackbone:
                 truth = None
                 if future == "true":
                     truth = torch.stack([s.video[-self.config.latents_per_chunk :] for s in chosen]).to(like)
-                chunk = act(
-                    model, batch, denoise_steps=denoise_steps, noise=noise, hide_video=hide_video, truth=truth
-                )
+                chunk = act(model, batch, denoise_steps=denoise_steps, noise=noise, hide_video=hide_video, truth=truth)
                 state = torch.from_numpy(np.stack([self._wide(s.state[-1], self.config.state_width) for s in chosen]))
                 mean = chunk.action.mean(1).float().cpu()
                 physical = self.normalizer.actions_from_model(mean, state=state).numpy()

@@ -185,9 +185,9 @@ def test_show_and_export_know_what_was_trained(trained: Trained, exports: dict[s
         if layout != "full":
             assert f"base {trained.sha256[:12]}" in wam("show", path)
     assert wam("show", trained.base.path).startswith("DreamZero checkpoint tiny, complete")
-    for layout in titles:
+    for layout, to in zip(titles, ("peft", "dreamzero-lora", "dreamzero"), strict=True):
         out, base = tmp_path / layout, trained.base.path
-        told = json.loads(wam("export", exports["peft"], "--as", layout, "--base", base, "-o", out, "--json", "-q"))
+        told = json.loads(wam("export", exports["peft"], "--to", to, "--base", base, "-o", out, "--json", "-q"))
         assert (told["base_check"], told["complete"]) == (f"base verified: sha256 {trained.sha256}", layout != "peft")
         model = load_dit(open_checkpoint(out), dtype=torch.float32) if layout == "full" else composed(trained, out)
         assert differ(outputs(model), trained.outputs) <= ATOL
