@@ -186,7 +186,7 @@ WORDS = ("<pad>", "</s>", "<unk>", "▁pick", "▁up", "▁the", "▁cup", "▁&
 
 
 def write_runnable(folder: Path, *, dtype: torch.dtype = torch.float32, seed: int = 0) -> Path:
-    """A tiny released checkpoint whose parts fit each other, encoders and tokenizer included: a whole run works on it."""
+    """A tiny released checkpoint whose parts fit each other, encoders and tokenizer included: runs work on it."""
     model = build(RUNNABLE, device="cpu", seed=seed)
     tensors = {name: t for name, t in released_tensors().items() if not name.startswith(MODEL)}
     tensors |= {MODEL + name: tensor.detach() for name, tensor in model.named_parameters()}

@@ -42,7 +42,7 @@ def recipe(base: Path, shards: Path, films: Path, **changes) -> AdaptRecipe:
         MixPart(name="video", shards=str(films), share=0.5, losses=("video",), role="video"),
     )
     small = {"steps": 3, "batch": 2, "warmup": 1, "eval_every": 2, "save_every": 2, "eval_windows": 2}
-    small |= {"time_base": TimeBase(chunk_s=0.8, video_fps=10.0)}  # its episodes are shorter than the paper's window
+    small |= {"time_base": TimeBase(chunk_s=0.8, video_fps=10.0)}  # episodes are shorter than the paper's window
     small |= {
         "window_stride_s": 3.2,
         "denoise_steps": 1,

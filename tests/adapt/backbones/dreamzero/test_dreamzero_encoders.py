@@ -1,7 +1,6 @@
 """What the encoders promise beside equal numbers: loading, batches, refusals; and the pickles that weights come in."""
 
 import ast
-import json
 import pickle
 import subprocess
 import sys
@@ -231,35 +230,6 @@ def test_ftfy_repairs_a_prompt_before_the_rest_where_it_is_installed(monkeypatch
 @pytest.fixture(scope="module")
 def tokenizer_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tokenizer(tmp_path_factory.mktemp("umt5"))
-
-
-def test_prompts_are_cleaned_of_entities_and_stray_blanks(raw: str, cleaned: str) -> None:
-    assert text.clean(raw) == cleaned
-
-
-def test_ftfy_repairs_a_prompt_before_the_rest_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    straight = ModuleType("ftfy")
-    straight.fix_text = lambda raw: raw.replace("\u2019", "'").replace("[gap]", "&amp;nbsp;")
-    monkeypatch.setitem(sys.modules, "ftfy", straight)
-    assert text.clean("the cup\u2019s[gap]lid") == "the cup's lid"
-    monkeypatch.setitem(sys.modules, "ftfy", None)
-    assert text.clean("the cup\u2019s  lid") == "the cup\u2019s lid"
-
-
-@pytest.fixture(scope="module")
-def tokenizer_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A T5 tokenizer of nine words, in the file layout of umt5-xxl's."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-
-    words = ["<pad>", "</s>", "<unk>", "▁pick", "▁up", "▁the", "▁cup", "▁&", "▁and"]
-    model = Tokenizer(models.Unigram([(word, -float(i)) for i, word in enumerate(words)], unk_id=2))
-    model.pre_tokenizer = pre_tokenizers.Metaspace()
-    model.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    folder = tmp_path_factory.mktemp("umt5")
-    model.save(str(folder / "tokenizer.json"))
-    names = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "extra_ids": 0}
-    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "T5Tokenizer", **names}))
-    return folder
 
 
 def test_prompts_are_cleaned_tokenized_ended_and_padded_on_the_right(tokenizer_path: Path) -> None:
