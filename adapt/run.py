@@ -27,8 +27,8 @@ from wamdata.lock import locked
 from wamdata.shards import verify_shards
 
 if TYPE_CHECKING:
-    from adapt.rung import Rung
-    from adapt.train import Tick
+    from adapt.planning.rung import Rung
+    from adapt.training.loop import Tick
 
 RECIPE = "recipe.yaml"
 # Part of each stage's fingerprint: when something is made or judged in another way, it is made anew.
@@ -188,7 +188,7 @@ def _inputs(recipe: AdaptRecipe, info: BackboneInfo, sources: Mapping[str, Clips
 
 def _base_id(recipe: AdaptRecipe, info: BackboneInfo, manifest: Manifest) -> str:
     """Hash of a base's weights; a base that was trained on what is held out here is refused."""
-    from adapt.adapter import RECORD, read_record
+    from adapt.handover.adapter import RECORD, read_record
 
     if recipe.base is None:
         return "none"
@@ -203,7 +203,7 @@ def _base_id(recipe: AdaptRecipe, info: BackboneInfo, manifest: Manifest) -> str
 
 
 def _start_id(start: str | None) -> str:
-    from adapt.adapter import read_record
+    from adapt.handover.adapter import read_record
 
     return "none" if start is None else read_record(Path(start)).weights_sha256
 
@@ -235,7 +235,7 @@ class _Work:
     ) -> None:
         import torch
 
-        from adapt.hardware import where_of, with_precision
+        from adapt.planning.hardware import where_of, with_precision
 
         self.inputs, self.done, self.command, self.watch = inputs, done, command, watch
         torch.set_num_threads(recipe.hardware.threads)  # results are bit-equal at a fixed number only
@@ -267,8 +267,8 @@ class _Work:
 
     def _latents(self, folder: Path) -> dict[str, Any]:
         """Which windows there are; what the judged ones look like to the encoders; and all others, if ahead."""
-        from adapt.cache import open_cache
-        from adapt.encode import encode
+        from adapt.cache.encode import encode
+        from adapt.cache.samples import open_cache
 
         for clips in self.sources.values():
             verify_shards(clips.folder, clips.manifest)
@@ -314,7 +314,7 @@ class _Work:
 
     def _started(self, kind, base: Path | None):
         """The earlier adapter's encoders and normalisation, without which its weights mean something else."""
-        from adapt.adapter import read_record
+        from adapt.handover.adapter import read_record
 
         record = read_record(Path(self.recipe.start))
         if record.robot_sha256 != self.play.embodiment.digest():
@@ -329,7 +329,7 @@ class _Work:
         return kind.load(Path(self.recipe.start), base=base)
 
     def _catalogue(self, backbone):
-        from adapt.catalogue import Catalogue, Naming, judged_part, training_part
+        from adapt.cache.catalogue import Catalogue, Naming, judged_part, training_part
         from wamdata.augment import Augmentation
 
         recipe = self.recipe
@@ -358,7 +358,7 @@ class _Work:
         return Catalogue(parts)
 
     def _job(self, steps: int):
-        from adapt.training import Job
+        from adapt.training.job import Job
 
         sources = {name: (clips.folder, clips.embodiment) for name, clips in self.sources.items()}
         ends_at = {} if self.means.ends_at is None else {"ends_at": self._training_ends()}
@@ -371,9 +371,9 @@ class _Work:
     def _train(self, folder: Path) -> dict[str, Any]:
         import torch
 
-        from adapt.cache import open_cache
-        from adapt.launch import Hear, launch
-        from adapt.training import steps_of
+        from adapt.cache.samples import open_cache
+        from adapt.training.job import steps_of
+        from adapt.training.launch import Hear, launch
 
         cache = open_cache(self.run / LATENTS, self.means.store)
         hear = Hear(self.watch.tick, self.watch.note, self.watch.save)
@@ -397,7 +397,7 @@ class _Work:
 
     def _remark(self, words: str) -> None:
         """Say something now, and to whoever looks at the run's log later."""
-        from adapt.log import LOG, LogWriter
+        from adapt.training.log import LOG, LogWriter
 
         writer = LogWriter(self.run / TRAIN / LOG)
         writer.write({"note": words})
@@ -405,13 +405,13 @@ class _Work:
         self.watch.note(words)
 
     def _facts(self) -> Facts:
-        from adapt.training import load_backbone
+        from adapt.training.job import load_backbone
 
         tokens = load_backbone(self.run, self.recipe, self._device()).tokens
         if self.recipe.backbone != "dreamzero":
             return Facts(tokens)
-        from adapt.gpus import at_hand
-        from adapt.plan import cost_of
+        from adapt.planning.gpus import at_hand
+        from adapt.planning.plan import cost_of
 
         flops = cost_of(self.recipe, Path(self.recipe.base)).flops(self.rung).useful
         gpu = at_hand() if self.where.kind == "cuda" else None
@@ -419,12 +419,12 @@ class _Work:
 
     def _planned_rung(self) -> "Rung":
         """What the plan chooses for the GPU at hand; on the CPU everything is kept."""
-        from adapt.hardware import rung_of
+        from adapt.planning.hardware import rung_of
 
         if self.where.kind == "cpu" or self.recipe.backbone == "nano":
             return rung_of(self.recipe, self.where)
-        from adapt.gpus import at_hand
-        from adapt.plan import choice_of
+        from adapt.planning.gpus import at_hand
+        from adapt.planning.plan import choice_of
 
         base = None if self.recipe.base is None else Path(self.recipe.base)
         choice = choice_of(self.recipe, at_hand(), gpus=self.where.processes, base=base)
@@ -441,8 +441,8 @@ class _Work:
             return replace(self.rung, micro_batch=self.rung.micro_batch // 2)
         if self.recipe.backbone == "nano":
             return None
-        from adapt.ladder import lower
-        from adapt.plan import cost_of
+        from adapt.planning.ladder import lower
+        from adapt.planning.plan import cost_of
 
         cost = cost_of(self.recipe, None if self.recipe.base is None else Path(self.recipe.base))
         ranks = self.where.processes if self.where.is_sharded else 1
@@ -452,9 +452,9 @@ class _Work:
 
     def _trained(self):
         """The backbone and the model with the chosen weights."""
-        from adapt.checkpoint import load_tensors
-        from adapt.train import BEST, load_trainable
-        from adapt.training import DTYPES, build_model, load_backbone
+        from adapt.training.checkpoint import load_tensors
+        from adapt.training.job import DTYPES, build_model, load_backbone
+        from adapt.training.loop import BEST, load_trainable
 
         device = self._device()
         backbone = load_backbone(self.run, self.recipe, device)
@@ -469,7 +469,7 @@ class _Work:
         return torch.device(self.where.kind)
 
     def _judge(self, folder: Path) -> dict[str, Any]:
-        from adapt.cache import open_cache
+        from adapt.cache.samples import open_cache
         from adapt.evaluate import Arm, Probes, Serving, judge
         from adapt.report import write_report
         from adapt.scoring import verdict
@@ -505,7 +505,7 @@ class _Work:
         """Errors on held-out windows of replayed data, of the base and of the adapted model."""
         from adapt.evaluate import judge_forgetting
         from adapt.evaluate.probes import spaced
-        from adapt.train import errors
+        from adapt.training.loop import errors
 
         rows = []
         for name in sorted(kept):
@@ -528,9 +528,9 @@ class _Work:
     def _export(self, folder: Path) -> dict[str, Any]:
         import shutil
 
-        from adapt.cache import open_cache
-        from adapt.export import export_adapter
-        from adapt.handover import check_windows
+        from adapt.cache.samples import open_cache
+        from adapt.handover.check import check_windows
+        from adapt.handover.export import export_adapter
 
         backbone, model = self._trained()
         shutil.rmtree(folder / "export", ignore_errors=True)

@@ -33,7 +33,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from adapt.backbones.dreamzero.config import DreamZeroConfig
 from adapt.backbones.dreamzero.model import configured
-from adapt.rung import Activations, Rung
+from adapt.planning.rung import Activations, Rung
 from benchmarks.plain_dit import plain_forward
 from benchmarks.train_step import Bench, Part, Work, lora_step, plain_agreement
 

@@ -55,7 +55,7 @@ from adapt.backbones.dreamzero.objective import Batch, Network, training_loss
 from adapt.backbones.dreamzero.policy import REFERENCE, Policy, Sampling
 from adapt.backbones.dreamzero.prepare import prepare
 from adapt.backbones.dreamzero.timesteps import Draws, draw
-from adapt.rung import Activations, Rung
+from adapt.planning.rung import Activations, Rung
 from benchmarks.plain_dit import plain_forward
 from schemas.errors import UsageError
 

@@ -127,9 +127,9 @@ def _run(
 ):
     from contextlib import ExitStack
 
+    from adapt.handover.sync import Mirror
     from adapt.run import Means, Watch, adapt, joined
-    from adapt.sync import Mirror
-    from adapt.watch import writers
+    from adapt.training.watch import writers
     from cli.bars import Bars
 
     with ExitStack() as stack:
@@ -147,7 +147,7 @@ def _run(
 
 def _check_writers(out: Path, names: list[str]) -> None:
     """A missing package is told before anything is ingested."""
-    from adapt.watch import writers
+    from adapt.training.watch import writers
 
     writers(out, names).close()
 
@@ -156,7 +156,7 @@ def _end(recipe: "AdaptRecipe") -> float | None:
     """When all must be done, `time.time()`."""
     from datetime import datetime
 
-    from adapt.until import ends_at
+    from adapt.planning.until import ends_at
 
     return None if recipe.until is None else ends_at(recipe.until, datetime.now().astimezone())
 
@@ -190,7 +190,7 @@ def print_result(result) -> None:
 
 def _pack(sources: list[Path]):
     """The pack that is pointed at, opened; None for other sources."""
-    from adapt.pack import is_pack, open_pack
+    from adapt.handover.pack import is_pack, open_pack
 
     if len(sources) != 1 or not sources[0].exists() or not is_pack(sources[0]):
         return None
@@ -228,8 +228,8 @@ def _with_base(settings: dict[str, Any]) -> dict[str, Any]:
     """Names of known bases become folders, and what a base is says which backbone it needs."""
     if settings.get("base") is None:
         return settings
-    from adapt import bases
-    from adapt.adapter import RECORD, read_record
+    from adapt.handover import bases
+    from adapt.handover.adapter import RECORD, read_record
     from cli.base import bases_home
 
     folder = bases.find(str(settings["base"]), bases_home())

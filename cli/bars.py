@@ -1,7 +1,7 @@
 """How `wam adapt` shows a run: one line per stage in a terminal, a line every half minute in a batch system's log.
 
 What is said once (notes, finished stages) is printed above the line that moves, and stays. Speeds are moving means
-(`adapt.watch.Pace`). Off a terminal nothing is ever overwritten, whatever colours are forced.
+(`adapt.training.watch.Pace`). Off a terminal nothing is ever overwritten, whatever colours are forced.
 """
 
 import math
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
 
     from adapt.run import Facts, Watch
-    from adapt.train import Tick
-    from adapt.watch import Pace
+    from adapt.training.loop import Tick
+    from adapt.training.watch import Pace
 
 BAR = 20  # characters
 SPAN_S = 30.0  # over which the speed of encoding is meant
@@ -75,7 +75,7 @@ class Bars:
     ) -> None:
         from rich.console import Console
 
-        from adapt.watch import Pace
+        from adapt.training.watch import Pace
 
         self._quiet, self._every_s, self._clock, self._now = quiet, every_s, clock, now
         self._tokens, self._flops, self._peak = tokens_per_sample, flops_per_sample, peak_tflops

@@ -9,7 +9,7 @@ import typer
 from cli import console
 
 if TYPE_CHECKING:
-    from adapt.bases import Base, Verified
+    from adapt.handover.bases import Base, Verified
 
 app = typer.Typer(
     help="List, fetch and check released bases. They lie in --to, else in $WAM_BASES, else in ~/.cache/wamkit/bases.",
@@ -29,7 +29,7 @@ def bases_home(to: Path | None = None) -> Path:
 @app.command("list")
 def list_(to: Home = None, json: console.Json = False) -> None:
     """Which bases there are, how large, under which licence, for what, and whether they are here and complete."""
-    from adapt.bases import KNOWN
+    from adapt.handover.bases import KNOWN
 
     home = bases_home(to)
     states = {name: _state(home / name) for name in KNOWN}
@@ -47,7 +47,7 @@ def show(
     json: console.Json = False,
 ) -> None:
     """What a base is, what its licence means for an adapter, its fingerprint, time base and use."""
-    from adapt.bases import KNOWN, base_sha256, consequence, find, read_record, verify
+    from adapt.handover.bases import KNOWN, base_sha256, consequence, find, read_record, verify
 
     home = bases_home(to)
     path = None if name in KNOWN and not (home / name).is_dir() else find(name, home)
@@ -77,8 +77,8 @@ def verify(
     quiet: console.Quiet = False,
 ) -> None:
     """Check every tensor's name and shape and every file's sha256; record the hashes where none are recorded yet."""
-    from adapt.bases import find
-    from adapt.bases import verify as check
+    from adapt.handover.bases import find
+    from adapt.handover.bases import verify as check
 
     path = find(name, bases_home(to))
     with console.progress("verify", quiet=quiet or json) as bar:
@@ -102,7 +102,7 @@ def pull(
 
     Run it again to go on where it was cut short.
     """
-    from adapt import bases
+    from adapt.handover import bases
     from schemas.errors import UsageError
 
     if copy and source is None:
@@ -119,7 +119,7 @@ def pull(
 
 
 def _tell(found: "Verified", *, json: bool) -> None:
-    from adapt.bases import consequence
+    from adapt.handover.bases import consequence
 
     record = found.record
     if json:
@@ -137,7 +137,7 @@ def _tell(found: "Verified", *, json: bool) -> None:
 
 
 def _state(path: Path) -> str:
-    from adapt.bases import pulling, verify
+    from adapt.handover.bases import pulling, verify
     from schemas.errors import WamError
 
     if not path.is_dir():

@@ -15,8 +15,8 @@ def compare(
     json: console.Json = False,
 ) -> None:
     """One table of two or more reports, and paired differences where they judged the same windows."""
-    from adapt.compare import compare as compare_reports
-    from adapt.compare import rows_of, write_page
+    from adapt.evaluate.compare import compare as compare_reports
+    from adapt.evaluate.compare import rows_of, write_page
 
     found = compare_reports(reports, anyway=anyway)
     html = write_page(out, found) if out else None

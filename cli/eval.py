@@ -36,7 +36,7 @@ def evaluate(
     play = Clips.open(shards)
     folder = adapter / "adapter" / "export" if (adapter / "adapter" / "export").exists() else adapter
     with console.progress("judge", quiet=quiet or json) as bar:
-        from adapt.judge import judge_adapter
+        from adapt.evaluate.adapter import judge_adapter
 
         report, html = judge_adapter(
             folder, play, out, base=base, as_served=as_served, predictions=predictions, on_progress=bar

@@ -9,12 +9,12 @@ import typer
 from cli import console
 
 if TYPE_CHECKING:
-    from adapt.adapter import AdapterRecord
     from adapt.backbones.dreamzero.backbone import DreamZeroBackbone
     from adapt.backbones.dreamzero.checkpoint import Checkpoint
     from adapt.backbones.dreamzero.lora_weights import LoraWeights
     from adapt.backbones.dreamzero.served import ServedRobot
-    from adapt.handover import Verified
+    from adapt.handover.adapter import AdapterRecord
+    from adapt.handover.check import Verified
 
 LAYOUTS = ("peft", "dreamzero", "dreamzero-lora", "merged")
 
@@ -111,7 +111,7 @@ def _base_of(run: Path) -> Path | None:
 
 
 def _record(folder: Path) -> "AdapterRecord | None":
-    from adapt.adapter import RECORD, read_record
+    from adapt.handover.adapter import RECORD, read_record
 
     return read_record(folder) if (folder / RECORD).exists() else None
 
@@ -184,8 +184,8 @@ def _house(folder: Path, out: Path, to: str | None, base: Path | None, *, is_ver
     """An adapter directory of the house under a new name, or merged into one."""
     import shutil
 
-    from adapt.adapter import read_record
-    from adapt.export import merge_adapter
+    from adapt.handover.adapter import read_record
+    from adapt.handover.export import merge_adapter
 
     partial = _fresh(out)
     if to == "merged":
@@ -208,8 +208,8 @@ def _house(folder: Path, out: Path, to: str | None, base: Path | None, *, is_ver
 
 
 def _refuse_other_base(folder: Path, base: Path) -> None:
-    from adapt.adapter import read_record, refuse_wrong_base
     from adapt.backbones.registry import backbone_info
+    from adapt.handover.adapter import read_record, refuse_wrong_base
 
     record = read_record(folder)
     refuse_wrong_base(record, backbone_info(record.backbone).load().identify(base), str(base))
@@ -277,7 +277,7 @@ def _settled(partial: Path, out: Path, base: Path | None, *, is_verified: bool) 
 
 
 def _try(folder: Path, base: Path | None) -> Found:
-    from adapt.handover import CHECK, HANDOVER, HOUSE
+    from adapt.handover.check import CHECK, HANDOVER, HOUSE
 
     record = _record(folder)
     inner = folder if record is not None else folder / HOUSE
@@ -294,7 +294,7 @@ def _try(folder: Path, base: Path | None) -> Found:
 
 def _loads(folder: Path, record: "AdapterRecord", base: Path | None) -> bool:
     """Whether an adapter directory was loaded, which refuses damage and misfits; a LoRA needs its base for it."""
-    from adapt.export import load_adapter
+    from adapt.handover.export import load_adapter
 
     if record.kind == "lora" and base is None:
         return False
@@ -304,7 +304,7 @@ def _loads(folder: Path, record: "AdapterRecord", base: Path | None) -> bool:
 
 def _verified(folder: Path, base: Path | None) -> "Verified":
     """Raises DataError if the folder does not act as the trained model did."""
-    from adapt.handover import verify
+    from adapt.handover.check import verify
     from schemas.errors import DataError
 
     found = verify(folder, base)
@@ -543,9 +543,9 @@ def _full(out: Path, source: Source, robots: "list[ServedRobot]", asked: Asked) 
 
 def _hand_over(out: Path, folder: Path, to: str, source: Source) -> None:
     """Model card, robot, check and hashes beside the weights."""
-    from adapt.card import card
-    from adapt.export import read_report
-    from adapt.handover import CHECK, hand_over
+    from adapt.handover.card import card
+    from adapt.handover.check import CHECK, hand_over
+    from adapt.handover.export import read_report
 
     assert source.lora is not None and source.record is not None
     digest, channels = source.record.robot_sha256, "slots"
@@ -567,7 +567,7 @@ def _hand_over(out: Path, folder: Path, to: str, source: Source) -> None:
 
 def _stored(source: Source, to: str) -> str:
     """Form of the weights that were written."""
-    from adapt.handover import DTYPES
+    from adapt.handover.check import DTYPES
 
     dtype = source.base.entries["patch_embedding.weight"].dtype if to == "dreamzero" else "float32"
     return next((name for name, known in DTYPES.items() if str(known) == f"torch.{dtype}"), "float32")

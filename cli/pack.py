@@ -38,8 +38,8 @@ def pack(
         return
     if not sources or out is None:
         raise UsageError("give shard folders and --out FOLDER or FILE.tar, or --check PACK.")
-    from adapt.pack import contents
-    from adapt.pack import pack as write
+    from adapt.handover.pack import contents
+    from adapt.handover.pack import pack as write
     from cli.base import bases_home
     from schemas.embodiment import load_embodiment
     from schemas.yaml_io import load_yaml
@@ -63,7 +63,7 @@ def pack(
 
 
 def _check(path: Path, *, json: bool, quiet: bool) -> None:
-    from adapt.pack import check
+    from adapt.handover.pack import check
 
     with console.progress("check", quiet=quiet) as bar:
         record = check(path, progress=_megabytes(bar))

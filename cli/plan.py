@@ -71,8 +71,8 @@ def print_plan(
         folder: on the disk that the run will be written to.
     """
     from adapt.backbones.registry import backbone_info
-    from adapt.gpus import at_hand, named
-    from adapt.plan import plan as make_plan
+    from adapt.planning.gpus import at_hand, named
+    from adapt.planning.plan import plan as make_plan
 
     backbone_info(recipe.backbone)
     on_nano = recipe.backbone == "nano"
@@ -159,7 +159,7 @@ def _base(name: str | None) -> tuple[Path | None, str | None]:
     """The base's folder, if it is here, and its licence, if that is known."""
     if not name:
         return None, None
-    from adapt.bases import KNOWN, find
+    from adapt.handover.bases import KNOWN, find
     from cli.base import bases_home
     from schemas.errors import UsageError
 

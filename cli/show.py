@@ -60,7 +60,7 @@ def _is_run(path: Path) -> bool:
 
 
 def _adapter(path: Path, *, json: bool) -> None:
-    from adapt.adapter import read_record
+    from adapt.handover.adapter import read_record
 
     record = read_record(path)
     if json:

@@ -15,10 +15,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from adapt.curves import CURVES, Curves
-from adapt.log import LOG, LogReader
 from adapt.stage import DONE, STARTED, Stage
-from adapt.watch import Pace, is_new_call
+from adapt.training.curves import CURVES, Curves
+from adapt.training.log import LOG, LogReader
+from adapt.training.watch import Pace, is_new_call
 from cli import console
 from cli.bars import ends_words, figure, held_out_words, loss_words
 from schemas.errors import DataError, UsageError

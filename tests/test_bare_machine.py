@@ -37,7 +37,14 @@ def test_every_module_of_dreamzero_and_the_loop_imports_on_a_bare_machine() -> N
         for f in sorted((ROOT / "adapt/backbones/dreamzero").rglob("*.py"))
         if f.name not in ("house.py", "backbone.py")  # these know robot files
     ]
-    modules += ["adapt.train", "adapt.lora", "adapt.checkpoint", "adapt.fingerprint", "adapt.optim", "adapt.world"]
+    modules += [
+        "adapt.training.loop",
+        "adapt.training.lora",
+        "adapt.training.checkpoint",
+        "adapt.fingerprint",
+        "adapt.training.optim",
+        "adapt.training.world",
+    ]
     assert len(modules) > 20
     assert run_bare(f"import importlib\nfor m in {modules!r}: importlib.import_module(m)\nprint('fine')") == "fine\n"
 

@@ -13,7 +13,7 @@ import torch
 
 from adapt.backbones.dreamzero.config import preset
 from adapt.backbones.dreamzero.model import Settings, build
-from adapt.rung import Rung
+from adapt.planning.rung import Rung
 from benchmarks.engine_step import summary, works
 from benchmarks.plain_dit import plain_forward
 from benchmarks.train_step import (

@@ -12,11 +12,11 @@ from adapt.backbones.nano.autoencoder import Autoencoder
 from adapt.backbones.nano.backbone import NanoBackbone
 from adapt.backbones.nano.config import tiny
 from adapt.backbones.nano.normalizer import Normalizer
-from adapt.cache import Cache, open_cache
-from adapt.catalogue import Catalogue, Entry, Part
-from adapt.rung import Rung
-from adapt.store import Store
-from adapt.training import Job
+from adapt.cache.catalogue import Catalogue, Entry, Part
+from adapt.cache.samples import Cache, open_cache
+from adapt.cache.store import Store
+from adapt.planning.rung import Rung
+from adapt.training.job import Job
 from schemas.manifest import Manifest
 from schemas.mix import MixPart
 from schemas.recipe import AdaptRecipe, Augment, Hardware, SplitRule, TimeBase
@@ -190,8 +190,8 @@ def train_in(job: Job, size: int, *, is_sharded: bool = False) -> None:
     """
     import multiprocessing
 
-    from adapt.training import train_here
-    from adapt.world import World
+    from adapt.training.job import train_here
+    from adapt.training.world import World
 
     if size == 1:
         train_here(job, World())
@@ -211,8 +211,8 @@ def train_in(job: Job, size: int, *, is_sharded: bool = False) -> None:
 def _rank(job: Job, rank: int, size: int, port: int, is_sharded: bool) -> None:
     import os
 
-    from adapt.training import train_here
-    from adapt.world import join, leave
+    from adapt.training.job import train_here
+    from adapt.training.world import join, leave
 
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": str(size)}
     train_here(job, replace(join(), is_sharded=is_sharded))

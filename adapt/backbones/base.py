@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from adapt.clips import Clips
-    from adapt.rung import Rung
+    from adapt.planning.rung import Rung
     from schemas.embodiment import Embodiment
     from schemas.episode import Window
     from schemas.recipe import AdaptRecipe, TimeBase

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from adapt.backbones.base import Latents, Prediction
-from adapt.baselines import Float, stand_still
 from adapt.clips import Clips
 from adapt.evaluate.arms import Arm
 from adapt.evaluate.windows import last_chunks
 from adapt.scoring import copy_last, mean_error, psnr, ssim
+from adapt.scoring.baselines import Float, stand_still
 from adapt.scoring.video import SIDE
 from schemas.report import FreeChunk, FreeRunning
 

@@ -12,16 +12,16 @@ import numpy as np
 from torch import nn
 
 from adapt.backbones.base import Backbone, Latents, Prediction
-from adapt.baselines import ActionWindows, Float, all_baselines
 from adapt.clips import Clips
 from adapt.evaluate import probes as ask
 from adapt.evaluate.arms import Arm, Serving, arms_of
 from adapt.evaluate.free import context, decoded, run_free
+from adapt.evaluate.predictions import Predictions
 from adapt.evaluate.probes import Probes
 from adapt.evaluate.windows import episode_names, in_order, last_chunks, training_windows
-from adapt.predictions import Predictions
 from adapt.report import Chunk, Example, Figures, WindowErrors, contact_sheet
 from adapt.scoring import copy_last, score_actions, score_video, window_errors
+from adapt.scoring.baselines import ActionWindows, Float, all_baselines
 from schemas.recipe import AdaptRecipe
 from schemas.report import ActionScore, FreeRunning, FutureGap, LevelLoss, Sensitivity, VideoScore
 from wamdata.video_encode import encode_h264

@@ -10,11 +10,11 @@ import numpy as np
 from torch import nn
 
 from adapt.backbones.base import Backbone, Latents
-from adapt.baselines import ActionWindows, Float
 from adapt.clips import Clips
 from adapt.evaluate.arms import Arm, HasLossAt
 from adapt.evaluate.windows import last_chunks
 from adapt.scoring.actions import mean_error, window_errors
+from adapt.scoring.baselines import ActionWindows, Float
 from adapt.scoring.bootstrap import measure_ratios
 from schemas.report import Forgetting, FutureGap, LevelLoss, Sensitivity
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from adapt.backbones.base import Backbone, Latents
-from adapt.baselines import ActionWindows, action_windows, concatenate
 from adapt.clips import Clips
+from adapt.scoring.baselines import ActionWindows, action_windows, concatenate
 from schemas.recipe import TimeBase
 from wamdata.windows import on_time_base
 

@@ -17,7 +17,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from adapt.baselines import ActionWindows, Float
+from adapt.scoring.baselines import ActionWindows, Float
 from schemas.errors import DataError
 
 WINDOWS = "windows.npz"

@@ -10,7 +10,7 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from adapt.baselines import ActionWindows, Float, hold
+from adapt.scoring.baselines import ActionWindows, Float, hold
 from adapt.scoring.bootstrap import paired
 from adapt.scoring.motion import STILL, component_motion, score_motion
 from schemas.embodiment import Embodiment

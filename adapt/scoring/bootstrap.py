@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from adapt.baselines import Float
+from adapt.scoring.baselines import Float
 from schemas.report import Measure, Paired
 
 RESAMPLES = 2000

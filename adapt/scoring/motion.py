@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from adapt.baselines import ActionWindows, Float, hold, last_command
+from adapt.scoring.baselines import ActionWindows, Float, hold, last_command
 from adapt.scoring.bootstrap import measure_ratios
 from schemas.embodiment import Embodiment
 from schemas.report import Measure, Motion

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from adapt.baselines import Float
+from adapt.scoring.baselines import Float
 from schemas.report import VideoScore
 
 if TYPE_CHECKING:

@@ -38,14 +38,14 @@ from adapt.backbones.dreamzero.model import Output, Settings, build
 from adapt.backbones.dreamzero.names import MODEL, dit_shapes
 from adapt.backbones.dreamzero.objective import Batch, Losses, training_loss
 from adapt.backbones.dreamzero.timesteps import draw
+from adapt.cache.feed import Feed, Step
 from adapt.clips import Clips
 from adapt.defaults import resolve
-from adapt.feed import Feed, Step
-from adapt.lora import with_lora
-from adapt.rung import Rung
+from adapt.planning.rung import Rung
 from adapt.stage import begin, finish, finished
-from adapt.train import Course, HeldOut, train
-from adapt.training import order_of, taught
+from adapt.training.job import order_of, taught
+from adapt.training.loop import Course, HeldOut, train
+from adapt.training.lora import with_lora
 from schemas.embodiment import load_embodiment
 from schemas.errors import DataError, UsageError
 from schemas.mix import MixPart

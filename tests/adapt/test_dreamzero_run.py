@@ -8,14 +8,14 @@ import pytest
 import torch
 from dreamzero_checkpoints import RUNNABLE, write_runnable
 
-from adapt.adapter import read_record
 from adapt.backbones.dreamzero.cost import DreamZeroCost
-from adapt.cache import open_cache
+from adapt.cache.samples import open_cache
 from adapt.clips import Clips
-from adapt.export import load_adapter
 from adapt.fingerprint import base_fingerprint
+from adapt.handover.adapter import read_record
+from adapt.handover.export import load_adapter
 from adapt.run import Watch, adapt
-from adapt.training import held_out
+from adapt.training.job import held_out
 from schemas.errors import DataError, UsageError
 from schemas.mix import MixPart
 from schemas.recipe import AdaptRecipe, Augment, Hardware, IngestRecipe, Lora, TimeBase

@@ -13,15 +13,15 @@ import torch
 from robots import tree_hash
 from safetensors.torch import load_file
 
-from adapt.adapter import FULL, read_record
-from adapt.cache import open_cache
+from adapt.cache.samples import open_cache
 from adapt.clips import Clips
-from adapt.export import load_adapter
 from adapt.fingerprint import base_fingerprint
+from adapt.handover.adapter import FULL, read_record
+from adapt.handover.export import load_adapter
+from adapt.planning.rung import Rung
 from adapt.run import RunResult
 from adapt.run import adapt as run_adapt
-from adapt.rung import Rung
-from adapt.training import held_out
+from adapt.training.job import held_out
 from schemas.embodiment import Derived
 from schemas.errors import DataError, UsageError
 from schemas.mix import MixPart
@@ -233,7 +233,7 @@ def test_video_with_actions_is_not_taken_for_action_free(arm_shards: Path, tmp_p
 
 
 def test_fresh_lora_weights_depend_on_the_seed_alone(arm_run: Path) -> None:
-    from adapt.lora import with_lora
+    from adapt.training.lora import with_lora
 
     backbone, _, _, _ = load_adapter(arm_run / "adapter/export")
     first, again, other = (with_lora(built(backbone), Lora(rank=2), backbone, seed=s).state_dict() for s in (3, 3, 4))

@@ -8,7 +8,7 @@ from datetime import datetime
 import pytest
 from rich.console import Console
 
-from adapt.train import Tick
+from adapt.training.loop import Tick
 from cli import console
 from cli.bars import Bars, ends_words, folded, training_facts
 
@@ -137,7 +137,7 @@ def test_a_resumed_run_shows_the_speed_of_its_own_steps_and_counts_them(clock: C
 
 
 def test_training_says_what_the_device_is_worth() -> None:
-    from adapt.watch import Pace
+    from adapt.training.watch import Pace
 
     pace = Pace()
     for tick in steps(1, 100, peak_bytes=81_200_000_000, encoded=2, val_error=0.0244):

@@ -14,7 +14,6 @@ from dreamzero_checkpoints import TINY, some_inputs, some_lora, write_both, writ
 from test_cli import refused
 from typer.testing import CliRunner, Result
 
-from adapt.adapter import write_folder
 from adapt.backbones.dreamzero.channels import slots_as_dict
 from adapt.backbones.dreamzero.checkpoint import open_checkpoint
 from adapt.backbones.dreamzero.export import export_native, export_peft
@@ -23,6 +22,7 @@ from adapt.backbones.dreamzero.load import checkpoint_fingerprint, compose, load
 from adapt.backbones.dreamzero.lora_weights import read_lora
 from adapt.backbones.dreamzero.served import MEASURES
 from adapt.backbones.dreamzero.slots import BASES, slot_map
+from adapt.handover.adapter import write_folder
 from cli.main import app
 from schemas.embodiment import Embodiment, load_embodiment
 from schemas.errors import DataError, UsageError, WamError

@@ -13,8 +13,6 @@ from dreamzero_checkpoints import RUNNABLE, write_runnable
 from test_cli import refused
 from typer.testing import CliRunner, Result
 
-from adapt import handover
-from adapt.adapter import CHECK
 from adapt.backbones.base import Latents
 from adapt.backbones.dreamzero.backbone import DreamZeroBackbone
 from adapt.backbones.dreamzero.channels import file_order
@@ -22,10 +20,12 @@ from adapt.backbones.dreamzero.checkpoint import open_checkpoint
 from adapt.backbones.dreamzero.load import load_dit
 from adapt.backbones.dreamzero.slots import ACTION_CHANNELS, Slot, Slots
 from adapt.clips import Clips
-from adapt.export import export_adapter
-from adapt.handover import read_check, read_handover
-from adapt.lora import with_lora
-from adapt.rung import Rung
+from adapt.handover import check as handover
+from adapt.handover.adapter import CHECK
+from adapt.handover.check import read_check, read_handover
+from adapt.handover.export import export_adapter
+from adapt.planning.rung import Rung
+from adapt.training.lora import with_lora
 from cli.main import app
 from schemas.errors import DataError, UsageError, WamError
 from schemas.mix import MixPart

@@ -54,7 +54,7 @@ def test_what_cannot_fit_is_refused_with_what_would(g1_shards: Path, tmp_path: P
 
 
 def test_without_a_gpu_dreamzero_is_counted_and_says_what_is_open(g1_shards: Path, monkeypatch) -> None:
-    monkeypatch.setattr("adapt.gpus.at_hand", lambda: None)
+    monkeypatch.setattr("adapt.planning.gpus.at_hand", lambda: None)
     told = wam_plan(g1_shards, "--backbone", "dreamzero")
     assert "no GPU here; name one with --gpu" in told and "no base is named" in told
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from adapt import stage
-from adapt.curves import CURVES, Curves, Point
-from adapt.log import LOG, LogWriter
-from adapt.train import Tick
+from adapt.training.curves import CURVES, Curves, Point
+from adapt.training.log import LOG, LogWriter
+from adapt.training.loop import Tick
 from cli.show_run import RunView, lines_of, lock_holder, spark
 
 ROOT = Path(__file__).resolve().parents[2]

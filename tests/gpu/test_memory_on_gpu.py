@@ -14,7 +14,7 @@ from adapt.backbones.dreamzero.frozen import frozen, frozen_bytes
 from adapt.backbones.dreamzero.model import Settings, build
 from adapt.backbones.dreamzero.prepare import prepare
 from adapt.backbones.dreamzero.saved import saved_bytes
-from adapt.rung import Rung
+from adapt.planning.rung import Rung
 from benchmarks.train_step import add_lora, lora_step, sample, tokens
 
 pytestmark = [

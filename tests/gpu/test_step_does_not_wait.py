@@ -56,10 +56,10 @@ def test_no_step_after_the_first_ones_waits_for_the_device(tmp_path) -> None:
     from adapt.backbones.base import Totals
     from adapt.backbones.dreamzero.config import preset
     from adapt.backbones.dreamzero.model import build
-    from adapt.feed import Step
-    from adapt.rung import Rung
-    from adapt.train import Course, HeldOut, _Training
-    from adapt.world import World
+    from adapt.cache.feed import Step
+    from adapt.planning.rung import Rung
+    from adapt.training.loop import Course, HeldOut, _Training
+    from adapt.training.world import World
 
     device, config = torch.device("cuda", 0), preset("tiny")
     model = build(config, device=device, seed=0)

@@ -39,7 +39,7 @@ from adapt.backbones.dreamzero.timesteps import Draws, draw
 from adapt.backbones.dreamzero.views import NEGATIVE_PROMPT, Mosaic, prompt, tile, unit_size
 from adapt.clips import Clips
 from adapt.fingerprint import base_fingerprint
-from adapt.rung import Rung
+from adapt.planning.rung import Rung
 from schemas.embodiment import Embodiment
 from schemas.episode import Window
 from schemas.errors import DataError, UsageError

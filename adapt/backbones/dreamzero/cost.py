@@ -26,7 +26,7 @@ from adapt.backbones.dreamzero.names import (
     vae_shapes,
 )
 from adapt.backbones.dreamzero.saved import saved_bytes
-from adapt.rung import Activations, Rung, Weights
+from adapt.planning.rung import Activations, Rung, Weights
 
 ATTENTION_BACKWARD = 2.5
 # Operations of the video VAEs for each pixel of the canvas: of the first frame, and of every latent frame (4 frames)

@@ -30,7 +30,7 @@ from adapt.backbones.dreamzero.layout import Layout, decoding_layout, training_l
 from adapt.backbones.dreamzero.names import HEAD_MODULES, LORA_TARGETS
 from adapt.backbones.dreamzero.remember import HostShelf, Kind, fully
 from adapt.backbones.dreamzero.rope import rotation
-from adapt.rung import Rung
+from adapt.planning.rung import Rung
 
 __all__ = ["HEAD_MODULES", "LORA_TARGETS", "DreamZeroDiT", "Output", "Settings", "build", "configured", "randomise"]
 

@@ -8,7 +8,7 @@ from torch import nn
 from adapt.backbones.dreamzero.frozen import freeze_linears, settle_adapters
 from adapt.backbones.dreamzero.fused import fuse
 from adapt.backbones.dreamzero.model import DreamZeroDiT, configured
-from adapt.rung import Rung
+from adapt.planning.rung import Rung
 
 
 def prepare(

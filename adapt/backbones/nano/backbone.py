@@ -14,7 +14,6 @@ import torch
 from safetensors.torch import load, load_file, save
 from torch import Tensor, nn
 
-from adapt.adapter import FULL
 from adapt.backbones.base import Future, Latents, Prediction, Totals
 from adapt.backbones.nano.autoencoder import Autoencoder, AutoencoderFit
 from adapt.backbones.nano.batch import Batch, Draws, draws_for
@@ -28,7 +27,8 @@ from adapt.backbones.nano.policy import Chunk, act
 from adapt.backbones.nano.text import embed
 from adapt.clips import Clips
 from adapt.fingerprint import base_fingerprint
-from adapt.rung import Rung
+from adapt.handover.adapter import FULL
+from adapt.planning.rung import Rung
 from schemas.embodiment import Embodiment
 from schemas.episode import Window
 from schemas.errors import DataError, UsageError

@@ -24,7 +24,7 @@ from adapt.backbones.dreamzero.frozen import (
 from adapt.backbones.dreamzero.fused import FusedForward
 from adapt.backbones.dreamzero.model import build
 from adapt.backbones.dreamzero.prepare import prepare
-from adapt.rung import Rung
+from adapt.planning.rung import Rung
 from benchmarks.train_step import add_lora, descent, lora_step, sample
 from schemas.errors import UsageError
 

@@ -9,7 +9,7 @@ from adapt.backbones.dreamzero.model import DreamZeroDiT, Settings, build
 from adapt.backbones.dreamzero.objective import training_loss
 from adapt.backbones.dreamzero.remember import Kind
 from adapt.backbones.dreamzero.saved import saved_bytes
-from adapt.rung import Rung
+from adapt.planning.rung import Rung
 from benchmarks.train_step import LiveStorages, add_lora, lora_step, sample, tokens
 from benchmarks.train_step import saved_bytes as live_bytes
 

@@ -1,0 +1,1 @@
+"""Bases and data in, adapters out: exports, packs, mirrors."""

@@ -1,0 +1,1 @@
+"""The training of a run: the loop, its ranks, its checkpoints, what is told of it."""

@@ -1,0 +1,255 @@
+"""The train stage of a run, as one process of one or many does it: from the run folder to trained weights in it."""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from adapt.backbones.base import Backbone, Latents
+from adapt.backbones.registry import backbone_info
+from adapt.cache.feed import Feed, Taught
+from adapt.cache.samples import Cache, Encoding, open_cache
+from adapt.clips import Clips
+from adapt.handover.adapter import FULL
+from adapt.planning.rung import Rung
+from adapt.training.curves import Trained
+from adapt.training.loop import Course, HeldOut, Tick, train
+from adapt.training.lora import ADAPTER, go_on_from, with_lora
+from adapt.training.sharding import divide
+from adapt.training.world import World
+from schemas.embodiment import Embodiment
+from schemas.errors import DataError, UsageError
+from schemas.files import write_atomic
+from schemas.recipe import AdaptRecipe
+from wamdata.mix import MixOrder
+
+LATENTS, TRAIN, HORIZON = "latents", "train", "horizon.json"
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a process must know to take part in a run's training; it can be sent to another machine.
+
+    Args:
+        run: the run folder, which all processes see.
+        sources: by part of the recipe, its shards and the robot to see them as.
+        steps: of the schedule; fewer where `ends_at`, a `time.time()`, comes sooner.
+        planned: seconds a step and bytes on a GPU that were planned, to be held against a probe.
+        stop_after: for tests of resuming.
+    """
+
+    run: Path
+    recipe: AdaptRecipe
+    sources: dict[str, tuple[Path, Embodiment]]
+    rung: Rung
+    steps: int
+    store: Path | None = None
+    ends_at: float = math.inf
+    planned: tuple[float, int] | None = None
+    stop_after: int | None = None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return DTYPES[self.recipe.hardware.precision or "float32"]
+
+    def clips(self) -> dict[str, Clips]:
+        return {name: Clips.open(folder, robot) for name, (folder, robot) in self.sources.items()}
+
+
+def train_here(
+    job: Job,
+    world: World,
+    *,
+    on_tick: Callable[[Tick], None] = lambda tick: None,
+    on_note: Callable[[str], None] = lambda words: None,
+    on_save: Callable[[], None] = lambda: None,
+) -> Trained:
+    """Take part in the training of `job` as one process of `world`.
+
+    Raises:
+        torch.OutOfMemoryError: the rung is too high for this device.
+    """
+    recipe = job.recipe
+    torch.set_num_threads(recipe.hardware.threads)  # results are bit-equal at a fixed number only
+    backbone = load_backbone(job.run, recipe, world.device)
+    cache = open_cache(job.run / LATENTS, job.store)
+    if world.is_sharded:
+        _refuse_undividable(job, world)
+    maker = backbone.to(torch.device("cpu")) if world.is_sharded else backbone  # cut on the host: no GPU holds it whole
+    model = build_model(maker, recipe, job.rung, job.dtype, start=True, is_mapped=world.is_sharded)
+    if world.is_sharded:
+        model = divide(model, backbone, world)
+    order = order_of(recipe, cache)
+    clips = job.clips()
+    held = HeldOut.of(
+        held_out(cache, "val"), lambda s: stand_still(s, backbone, clips[recipe.play.name]), recipe.eval_windows
+    )
+    encoding = Encoding(backbone, clips, frozenset(recipe.imitate))
+
+    def feed(first: int, stop: int | None = None) -> AbstractContextManager:
+        return Feed(
+            cache, order, taught(recipe, cache), first=first, stop=steps if stop is None else stop,
+            rank=world.rank, world=world.size, encoding=encoding,
+        )  # fmt: skip
+
+    steps = job.steps
+    steps = horizon(job, backbone, model, lambda: feed(0, 1), world, on_note)
+    course = Course(steps, job.stop_after, time.monotonic() + job.ends_at - time.time())
+    done = train(
+        backbone, model, feed, held, recipe, job.run / TRAIN,
+        course=course, rung=job.rung, world=world, on_tick=on_tick, on_note=on_note, on_save=on_save,
+    )  # fmt: skip
+    counts = {p.name: len(cache.catalogue.parts[p.name].entries) for p in recipe.parts}
+    silent = sum(counts[p.name] for p in recipe.parts if "action" not in p.losses)
+    return replace(
+        done,
+        windows=sum(counts.values()) - silent,
+        video_windows=silent,
+        epochs=order.epochs(done.steps)[recipe.play.name],
+        budget=f"{steps} steps of {recipe.batch}" + (f", until {recipe.until}" if recipe.until else ""),
+    )
+
+
+def horizon(
+    job: Job,
+    backbone: Backbone,
+    model: nn.Module,
+    feed: Callable[[], AbstractContextManager],
+    world: World,
+    on_note: Callable[[str], None],
+) -> int:
+    """The schedule's length: as asked for, or what fits before `ends_at`; kept in `train/horizon.json` when resumed.
+
+    Where time is short or a GPU is used, two steps are taken first, without the optimizer: a formula alone is no plan.
+    """
+    path = job.run / TRAIN / HORIZON
+    if path.exists():
+        return int(json.loads(path.read_bytes())["steps"])
+    steps, facts = job.steps, {}
+    if math.isfinite(job.ends_at) or world.device.type == "cuda":
+        seconds, peak = _probed(job, backbone, model, feed, world)
+        facts = {"seconds_per_step": seconds, "peak_bytes": peak}
+        on_note(_held_against_plan(seconds, peak, job.planned))
+        if math.isfinite(job.ends_at):
+            possible = max(1, int((job.ends_at - time.time()) / seconds))
+            steps = min(steps, possible)
+            if steps < job.steps:
+                on_note(f"time allows {steps} of {job.steps} steps: the schedule is that much shorter")
+    steps = int(world.numbers([steps if world.is_main else 0])[0])
+    world.first(lambda: write_atomic(path, json.dumps({"steps": steps} | facts).encode()))
+    return steps
+
+
+def _probed(
+    job: Job, backbone: Backbone, model: nn.Module, feed: Callable[[], AbstractContextManager], world: World
+) -> tuple[float, int]:
+    """Seconds of a step's forward and backward passes, the second time, and bytes on the GPU at its peak."""
+    recipe, on_gpu = job.recipe, world.device.type == "cuda"
+    with feed() as steps:
+        step = next(iter(steps))
+    taken = 0.0
+    for _ in range(2):
+        started = time.perf_counter()
+        for low in range(0, len(step.samples), job.rung.micro_batch):
+            part = slice(low, low + job.rung.micro_batch)
+            found = backbone.loss(model, step.samples[part], seed=recipe.seed, epochs=step.epochs[part], of=step.of)
+            sum(found.values()).backward()
+        if on_gpu:
+            torch.cuda.synchronize(world.device)
+        taken = time.perf_counter() - started
+    model.zero_grad(set_to_none=True)
+    return world.numbers([taken])[0] / world.size, torch.cuda.max_memory_allocated() if on_gpu else 0
+
+
+def _held_against_plan(seconds: float, peak: int, planned: tuple[float, int] | None) -> str:
+    words = f"probe: {seconds:.3g} s a step" + (f", {peak / 1e9:.1f} GB at its peak" if peak else "")
+    if planned is None:
+        return words
+    return f"{words}; planned {planned[0]:.3g} s ({seconds / planned[0] - 1:+.0%}) and {planned[1] / 1e9:.1f} GB"
+
+
+def load_backbone(run: Path, recipe: AdaptRecipe, device: torch.device) -> Backbone:
+    """The run's backbone, its encoders and batches on `device`."""
+    base = None if recipe.base is None else Path(recipe.base)
+    return backbone_info(recipe.backbone).load().load(run / LATENTS, base=base).to(device)
+
+
+def build_model(
+    backbone: Backbone,
+    recipe: AdaptRecipe,
+    rung: Rung,
+    dtype: torch.dtype,
+    *,
+    start: bool,
+    is_mapped: bool = False,
+) -> nn.Module:
+    """The model to train: the base with fresh adapters or those of the recipe's `start`; all of it without a base."""
+    base = None if recipe.base is None else Path(recipe.base)
+    with torch.random.fork_rng():
+        model = backbone.build(seed=recipe.seed, base=base, rung=rung, dtype=dtype, is_mapped=is_mapped)
+        if base is not None:
+            model = backbone.adapted(model, rung, lambda m: with_lora(m, recipe.lora, backbone, seed=recipe.seed))
+    if start and recipe.start is not None:
+        go_on_from(model, Path(recipe.start) / (FULL if base is None else ADAPTER))
+    return model
+
+
+def order_of(recipe: AdaptRecipe, cache: Cache) -> MixOrder:
+    """Which windows each step takes.
+
+    Raises:
+        DataError: a part has no window.
+    """
+    parts = {p.name: ([e.id for e in cache.catalogue.parts[p.name].entries], p.share) for p in recipe.parts}
+    return MixOrder(parts, recipe.batch, recipe.seed)
+
+
+def taught(recipe: AdaptRecipe, cache: Cache) -> dict[str, Taught]:
+    """What is learned from each part."""
+    return {
+        p.name: Taught(copies=cache.catalogue.parts[p.name].copies, is_silent="action" not in p.losses)
+        for p in recipe.parts
+    }
+
+
+def held_out(cache: Cache, split: str) -> list[Latents]:
+    """The judged windows of a split, of all parts that have some."""
+    names = [n for n, part in cache.catalogue.parts.items() if part.split == split]
+    return [sample for name in names for sample in cache.all(name)]
+
+
+def steps_of(recipe: AdaptRecipe, cache: Cache) -> int:
+    """The schedule's length: as given, or as many epochs of the play part."""
+    if recipe.steps is not None:
+        return recipe.steps
+    windows = len(cache.catalogue.parts[recipe.play.name].entries)
+    if not windows:
+        raise DataError("no training clip holds a whole window. Log longer episodes or lower chunk_s.")
+    per_step = order_of(recipe, cache).epochs(1000)[recipe.play.name] * windows / 1000
+    return max(1, math.ceil(recipe.epochs * windows / per_step))
+
+
+def stand_still(sample: Latents, backbone: Backbone, clips: Clips) -> np.ndarray:
+    """(K, A): the present state held; velocities stop."""
+    hold = np.array(clips.embodiment.hold_columns(), np.int64)
+    still = np.where(hold >= 0, sample.state[-1][np.maximum(hold, 0)], 0.0)
+    return np.broadcast_to(still, (backbone.time_base.steps, len(still)))
+
+
+def _refuse_undividable(job: Job, world: World) -> None:
+    """Divided over ranks, every rank must pass through the model equally often, and all state is plain tensors."""
+    if job.rung.optimizer != "adamw":
+        raise UsageError(f"{job.rung.optimizer}: 8-bit moments cannot be divided over GPUs. Give optimizer adamw.")
+    if job.recipe.batch % (world.size * job.rung.micro_batch):
+        raise UsageError(
+            f"batch {job.recipe.batch} over {world.size} ranks of micro-batch {job.rung.micro_batch}: a divided base "
+            "needs a batch that they divide evenly."
+        )
