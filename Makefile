@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test test-fast lint clean
+.PHONY: setup demo test test-slow lint clean
 
 setup: $(READY)
 
@@ -20,11 +20,12 @@ demo: $(READY)
 	$(BIN)/wam adapt tests/data/g1_inspire_v21 --robot g1_inspire \
 	  --video tests/data/droid_video --video-task "a robot arm works at a table" --split-by order --out runs/demo
 
+# Two processes, each a file at a time: a test file's expensive fixtures are made once.
 test: $(READY)
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" tests
 
-test-fast: $(READY)
-	$(BIN)/python -m pytest tests -m "not slow"
+test-slow: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow tests
 
 lint: $(READY)
 	$(BIN)/ruff check .
