@@ -22,10 +22,10 @@ demo: $(READY)
 
 # Two processes, each a file at a time: a test file's expensive fixtures are made once.
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" tests
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow" tests
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow tests
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow tests
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """What a recipe leaves open, by backbone, with the reason of each default. Imports no torch."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,14 @@ def resolve(recipe: AdaptRecipe, robot: Embodiment) -> AdaptRecipe:
     defaults |= {"time_base": time_base, "derived_state": derived}
     open_fields = {k: v for k, v in defaults.items() if getattr(recipe, k) is None}
     return recipe.model_copy(update=open_fields)
+
+
+def steps_for(recipe: AdaptRecipe, play_windows: int) -> int:
+    """Steps of a resolved recipe: as given, or as many epochs of its play windows, which get their share of a batch."""
+    if recipe.steps is not None:
+        return recipe.steps
+    share = recipe.play.share / sum(p.share for p in recipe.parts)
+    return max(1, math.ceil(recipe.epochs * play_windows / min(recipe.batch * share, play_windows)))
 
 
 def _own_time_base(recipe: AdaptRecipe) -> TimeBase | None:

@@ -9,7 +9,7 @@ A finished stage is recognised by its fingerprint before torch, peft or ray are 
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,6 +149,7 @@ def adapt(
 
 def _refuse(recipe: AdaptRecipe, sources: Mapping[str, Clips]) -> None:
     play = sources[recipe.play.name].embodiment
+    _refuse_leaks(recipe, sources)
     for part in recipe.parts:
         robot = sources[part.name].embodiment
         if part.role == "video" and recipe.play.role != "video" and not robot.is_action_free:
@@ -167,11 +168,31 @@ def _refuse(recipe: AdaptRecipe, sources: Mapping[str, Clips]) -> None:
             raise UsageError(f"robot {robot.name!r} has actions but no state: give its state components.")
 
 
+def _refuse_leaks(recipe: AdaptRecipe, sources: Mapping[str, Clips]) -> None:
+    """What is held out in one part may not be trained on in another."""
+    held = {
+        s.content_sha256: (part.shards, s.episode)
+        for part in recipe.parts
+        if part.role == "play" or part.name == recipe.play.name
+        for s in sources[part.name].manifest.samples
+        if s.split != "train"
+    }
+    for part in recipe.parts:
+        for sample in sources[part.name].manifest.samples:
+            if sample.split == "train" and sample.content_sha256 in held:
+                shards, episode = held[sample.content_sha256]
+                raise UsageError(
+                    f"{part.shards}: trains on {sample.episode}, which {shards} holds out as {episode}. Merge the data "
+                    "with `wam shard merge`, so that one split holds for all of it."
+                )
+
+
 def _inputs(recipe: AdaptRecipe, info: BackboneInfo, sources: Mapping[str, Clips]) -> dict[str, dict[str, Any]]:
     """What each stage reads; a stage's fingerprint goes into the next one's."""
     values = recipe.as_dict()
     latents = {
         "sources": {n: [c.manifest.fingerprint, c.embodiment.digest()] for n, c in sorted(sources.items())},
+        "parts": [[p.name, p.role, list(p.losses)] for p in recipe.parts],
         "base": _base_id(recipe, info, sources[recipe.play.name].manifest),
         "start": _start_id(recipe.start),
         "backbone_version": info.version,
@@ -308,8 +329,9 @@ class _Work:
                 on_progress=lambda n: self.watch.progress("fit encoders", n, 0, "windows"),
             )
         for part in recipe.parts:
-            if self.sources[part.name].embodiment.digest() != self.play.embodiment.digest():
-                backbone = backbone.with_robot(self.sources[part.name], recipe)
+            clips, has_actions = self.sources[part.name], "action" in part.losses
+            if clips.embodiment.digest() != self.play.embodiment.digest():
+                backbone = backbone.with_robot(clips, recipe, has_actions=has_actions)
         return backbone
 
     def _started(self, kind, base: Path | None):
@@ -317,6 +339,17 @@ class _Work:
         from adapt.handover.adapter import read_record
 
         record = read_record(Path(self.recipe.start))
+        where, base_id = self.recipe.start, self.inputs[LATENTS]["base"]
+        if record.backbone != self.recipe.backbone or (record.kind == "lora") != (base is not None):
+            wanted = "--base, what it was trained on" if record.kind == "lora" else "no --base: it has all weights"
+            raise UsageError(f"{where}: a {record.kind} adapter of {record.backbone}. Go on from it with {wanted}.")
+        if record.kind == "lora" and record.base_sha256 != base_id:
+            raise UsageError(
+                f"{base}: is not the base of {where} (sha256 {base_id[:12]}, wanted {record.base_sha256[:12]}, "
+                f"{record.base_name}). On another base it would act wrongly; give the right --base."
+            )
+        if record.kind == "lora" and record.recipe["lora"] != self.recipe.lora.as_dict():
+            raise UsageError(f"{where}: was trained with lora {record.recipe['lora']}. Give the same: scales differ.")
         if record.robot_sha256 != self.play.embodiment.digest():
             raise UsageError(
                 f"{self.recipe.start}: is for robot {record.robot!r} (file {record.robot_sha256[:12]}), these shards "
@@ -337,6 +370,7 @@ class _Work:
         fields = ("crop", "brightness", "contrast", "saturation", "hue", "phase")
         naming = Naming(
             encoder=backbone.fingerprint,
+            layout=backbone.layout_id,
             time_base=self.time_base,
             augmentation=Augmentation(**{f: getattr(augment, f) for f in fields}),
             seed=recipe.seed,
@@ -360,10 +394,14 @@ class _Work:
     def _job(self, steps: int):
         from adapt.training.job import Job
 
-        sources = {name: (clips.folder, clips.embodiment) for name, clips in self.sources.items()}
+        # Other machines' processes, and Ray's, have other working folders.
+        sources = {name: (clips.folder.resolve(), clips.embodiment) for name, clips in self.sources.items()}
+        paths = {n: str(Path(v).resolve()) for n in ("base", "start", "tokenizer") if (v := getattr(self.recipe, n))}
+        recipe = self.recipe.model_copy(update=paths)
+        store = None if self.means.store is None else self.means.store.resolve()
         ends_at = {} if self.means.ends_at is None else {"ends_at": self._training_ends()}
         planned = {"planned": self.planned}
-        return Job(self.run, self.recipe, sources, self.rung, steps, store=self.means.store, **ends_at, **planned)
+        return Job(self.run.resolve(), recipe, sources, self.rung, steps, store=store, **ends_at, **planned)
 
     def _training_ends(self) -> float:
         return self.means.ends_at - KEPT_BACK * max(0.0, self.means.ends_at - time.time())
@@ -371,17 +409,16 @@ class _Work:
     def _train(self, folder: Path) -> dict[str, Any]:
         import torch
 
-        from adapt.cache.samples import open_cache
         from adapt.training.job import steps_of
         from adapt.training.launch import Hear, launch
 
-        cache = open_cache(self.run / LATENTS, self.means.store)
+        cache = self._complete_cache()
         hear = Hear(self.watch.tick, self.watch.note, self.watch.save)
         self.watch.facts(self._facts())
         job = self._job(steps_of(self.recipe, cache))
         while True:
             try:
-                return {"training": launch(job, self.where, hear).as_dict()}
+                return {"training": launch(job, self.where, hear).as_dict(), "rung": asdict(self.rung)}
             except torch.OutOfMemoryError as error:
                 lower = self._lower()
                 if lower is None:
@@ -426,8 +463,10 @@ class _Work:
         from adapt.planning.gpus import at_hand
         from adapt.planning.plan import choice_of
 
-        base = None if self.recipe.base is None else Path(self.recipe.base)
-        choice = choice_of(self.recipe, at_hand(), gpus=self.where.processes, base=base)
+        base, gpu = None if self.recipe.base is None else Path(self.recipe.base), at_hand()
+        if gpu is None:
+            raise UsageError("device cuda with --ray-address: start it on a machine that has a GPU like the cluster's.")
+        choice = choice_of(self.recipe, gpu, gpus=self.where.processes, base=base)
         if choice.ranks > 1 and not self.where.is_sharded:
             self.where = replace(self.where, is_sharded=True)
         self.planned = (choice.seconds_per_step, choice.total)
@@ -441,24 +480,42 @@ class _Work:
             return replace(self.rung, micro_batch=self.rung.micro_batch // 2)
         if self.recipe.backbone == "nano":
             return None
+        from adapt.planning.hardware import given_of
         from adapt.planning.ladder import lower
         from adapt.planning.plan import cost_of
 
         cost = cost_of(self.recipe, None if self.recipe.base is None else Path(self.recipe.base))
         ranks = self.where.processes if self.where.is_sharded else 1
-        given = self.recipe.hardware.as_dict()
-        fixed = {n: given[n] for n in ("weights", "activations", "optimizer", "micro_batch") if given[n] is not None}
-        return lower(self.rung, cost, fixed=fixed, ranks=ranks)
+        return lower(self.rung, cost, fixed=given_of(self.recipe.hardware), ranks=ranks)
+
+    def _complete_cache(self):
+        """The cache; what is judged, and every prompt, encoded again where files of it were lost."""
+        from adapt.cache.encode import encoding_of
+        from adapt.cache.samples import ahead, open_cache
+
+        cache = open_cache(self.run / LATENTS, self.means.store)
+        judged = [n for n in cache.needs(copies=False) if cache.catalogue.parts[n[0]].split != "train"]
+        lacks_words = cache.catalogue.prompts and not all(map(cache.store.has_text, cache.catalogue.prompts))
+        if cache.missing(judged) or (lacks_words and self.recipe.backbone == "dreamzero"):
+            encoding = encoding_of(self._job(1), self.where)
+            encoding.embed(cache)
+            ahead(encoding, cache, judged, lambda n: self.watch.progress("encode", n, 0, "windows"))
+            encoding.backbone.free()
+        return cache
 
     def _trained(self):
         """The backbone and the model with the chosen weights."""
+        from adapt.planning.rung import Rung
         from adapt.training.checkpoint import load_tensors
         from adapt.training.job import DTYPES, build_model, load_backbone
         from adapt.training.loop import BEST, load_trainable
 
-        device = self._device()
-        backbone = load_backbone(self.run, self.recipe, device)
+        backbone = load_backbone(self.run, self.recipe, self._device())
         dtype = DTYPES[self.recipe.hardware.precision]
+        self.rung = Rung(**self.done[TRAIN].facts["rung"])  # what it was trained in, whatever is planned now
+        if self.where.is_sharded and self.rung.weights == "bf16":
+            self.watch.note("judged and checked with fp8 weights: the base does not fit one GPU")
+            self.rung = replace(self.rung, weights="fp8")
         model = build_model(backbone, self.recipe, self.rung, dtype, start=False)
         load_trainable(model, load_tensors(self.run / TRAIN / BEST))
         return backbone, model
@@ -469,13 +526,12 @@ class _Work:
         return torch.device(self.where.kind)
 
     def _judge(self, folder: Path) -> dict[str, Any]:
-        from adapt.cache.samples import open_cache
         from adapt.evaluate import Arm, Probes, Serving, judge
         from adapt.report import write_report
         from adapt.scoring import verdict
 
         backbone, model = self._trained()
-        cache = open_cache(self.run / LATENTS, self.means.store)
+        cache = self._complete_cache()
         kept = {p.name for p in self.recipe.parts if p.role == "replay"}
         own = [n for n, part in cache.catalogue.parts.items() if part.split == "test" and part.source not in kept]
         test = [sample for name in own for sample in cache.all(name)]
@@ -488,7 +544,7 @@ class _Work:
         probes = Probes(said=cache.said, swapped=turned)
         judged = judge(backbone, models, test, self.play, self.recipe, probes=probes)
         held = self._split()["test"].episodes
-        if self.play.embodiment.is_action_free:
+        if "action" not in self.recipe.play.losses:
             words = verdict(None, has_base=False, episodes=0)
         elif not test:
             words = ("FAIL", "no episode could be held out (three sessions are needed), so nothing was judged")
@@ -538,9 +594,17 @@ class _Work:
         samples = check_windows(open_cache(self.run / LATENTS, self.means.store), self.recipe.play.name)
         export_adapter(
             folder / "export", backbone, model, self.recipe, self.play, report,
-            licences=self._licences(), samples=samples, rung=self.rung,
+            licences=self._licences(), samples=samples, rung=self.rung, trained_on=self._trained_on(),
         )  # fmt: skip
         return {}
+
+    def _trained_on(self) -> tuple[str, ...]:
+        """Hashes of all episodes that any part, or an earlier adapter, was trained on."""
+        from adapt.handover.adapter import read_record
+
+        before = () if self.recipe.start is None else read_record(Path(self.recipe.start)).trained_on
+        own = {s.content_sha256 for c in self.sources.values() for s in c.manifest.samples if s.split == "train"}
+        return tuple(sorted({*own, *before}))
 
     def _licences(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(x for c in self.sources.values() for x in c.manifest.licences))
@@ -574,7 +638,7 @@ class _Work:
 
     def _information(self) -> tuple[str, ...]:
         """What the model was given, in words: a reader must be able to judge what the error is worth."""
-        if self.play.embodiment.is_action_free:
+        if "action" not in self.recipe.play.losses:
             return ("video", "instruction")
         known = ["present state", "video of the last chunks", "instruction"]
         known += ["joint velocity (differences over the last frames)"] * ("velocity" in self.recipe.derived_state)
@@ -596,7 +660,7 @@ class _Work:
             if wordless:
                 notes.append(f"{wordless} episodes of {', '.join(manifest.sources)} have no instruction")
             notes += [f.message for f in manifest.findings if f.code == "same_length"][:1]
-        if self.play.embodiment.is_action_free:
+        if "action" not in self.recipe.play.losses:
             notes.append("no actions: this model can imagine video, it cannot control a robot")
         duplicates = [f.message for f in self.play.manifest.findings if f.code == "duplicate"]
         return tuple(notes + duplicates[:3])

@@ -95,7 +95,8 @@ def export(
     if _record(folder) is not None and to in (None, "merged"):
         _house(folder, out, to, base, is_verified=is_verified, json=json)
         return
-    assert to is not None
+    if to is None:
+        raise UsageError(f"{folder}: no adapter here. Give a finished run or an adapter, or --to for a checkpoint.")
     _layout(folder, out, to, base, asked, is_verified=is_verified, json=json)
 
 

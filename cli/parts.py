@@ -69,6 +69,7 @@ def _play(asked: Asked, folders: list[Path], out: Path) -> "Clips":
 
 
 def _shared(found: "dict[str, Clips]", video_share: float | None) -> "tuple[MixPart, ...]":
+    from schemas.errors import UsageError
     from schemas.mix import MixPart
 
     free = found["play"].embodiment.is_action_free
@@ -76,12 +77,14 @@ def _shared(found: "dict[str, Clips]", video_share: float | None) -> "tuple[MixP
     replays = [n for n in found if n.startswith("replay")]
     replay = REPLAY_SHARE if replays else 0.0
     own = [n for n in ("play", "added") if n in found]
+    if video + replay >= 1:
+        raise UsageError(f"--mix {video:g} and {replay:g} for --replay leave nothing for play. Give a mix.yaml.")
     shares = {n: (1 - video - replay) / len(own) for n in own} | {n: replay / len(replays) for n in replays}
     shares |= {"video": video} if "video" in found else {}
     parts = []
     for name, clips in found.items():
         role = "video" if free or name == "video" else "replay" if name in replays else "play"
-        losses = ("video",) if clips.embodiment.is_action_free else ("video", "action")
+        losses = ("video",) if role == "video" or clips.embodiment.is_action_free else ("video", "action")
         parts.append(MixPart(name=name, shards=str(clips.folder), share=shares[name], losses=losses, role=role))
     return tuple(parts)
 

@@ -46,6 +46,8 @@ class MixPart(Record):
     def _plain_name(cls, name: str) -> str:
         if not _NAME.fullmatch(name):
             raise ValueError("a part's name holds only a-z, 0-9, _ and -")
+        if name.split("-")[0] in ("train", "val", "test"):
+            raise ValueError("a part's name may not begin with train, val or test, which name parts of the split")
         return name
 
     @model_validator(mode="after")

@@ -120,8 +120,8 @@ class Backbone(Protocol):
         """The backbone whose `files` lie in `folder`; `base` holds the frozen weights that those do not."""
         ...
 
-    def with_robot(self, clips: Clips, recipe: AdaptRecipe) -> Self:
-        """Also for the robot of `clips`, whose data is replayed beside the play data."""
+    def with_robot(self, clips: Clips, recipe: AdaptRecipe, *, has_actions: bool) -> Self:
+        """Also for the robot of `clips`, whose data is trained on beside the play data, its actions too or not."""
         ...
 
     def files(self) -> dict[str, bytes]:
@@ -161,6 +161,10 @@ class Backbone(Protocol):
 
     def canvas(self, window: Window, robot: Embodiment) -> np.ndarray:
         """(F, H, W, 3) uint8: the views tiled as the model sees them."""
+        ...
+
+    def layout_id(self, robot: Embodiment) -> str:
+        """What `encode` does with a robot's views beside what their frames say: encodings under another are others."""
         ...
 
     def prompt(self, text: str, robot: Embodiment) -> str:

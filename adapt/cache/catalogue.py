@@ -12,7 +12,7 @@ cache can be shared between runs, and never gives what another encoder made.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from adapt.clips import Clips
+from schemas.embodiment import Embodiment
 from schemas.episode import Window
 from schemas.errors import DataError
 from schemas.files import write_atomic
@@ -156,14 +157,17 @@ class Naming:
     """What the keys of a catalogue depend on besides the window."""
 
     encoder: str
+    layout: Callable[[Embodiment], str]
     time_base: TimeBase
     augmentation: Augmentation
     seed: int
 
     def key(self, clips: Clips, clip: Clip, t_ns: int, chunks: int, how: dict[str, Any]) -> str:
+        """Name of what an encoder makes of these frames."""
         robot = clips.embodiment
         seen = {
             "encoder": self.encoder,
+            "layout": self.layout(robot),
             "clip": [clip.key, clips.content[clip.key]],
             "cameras": [[c.key, c.role, c.side, c.rotate] for c in robot.model_cameras],
             "t_ns": t_ns,
@@ -209,8 +213,10 @@ def judged_part(
         frames: keep the last chunk's frames, and encode the windows with views swapped as well.
     """
     time_base = naming.time_base
+    is_silent = next("action" not in p.losses for p in recipe.parts if p.name == source)
+    imitated = frozenset() if is_silent else frozenset(recipe.imitate)
     entries, windows = [], []
-    for clip, rows in _rows(clips, time_base, frozenset(recipe.imitate), split):
+    for clip, rows in _rows(clips, time_base, imitated, split):
         for start, chunks in zip(*judged_starts(clip, rows, time_base), strict=True):
             window = window_at(clip, rows, start, clips.embodiment, time_base, chunks)
             entry = _named(clips, clip, rows, window, [start], [{"plain": True}], backbone, naming)

@@ -166,7 +166,7 @@ def check_bytes(samples: Sequence[Latents], prediction: Prediction, settings: Se
     tensors: dict[str, Tensor] = {}
     windows = []
     for at, sample in enumerate(samples):
-        tensors |= {f"{at}.encoded.{n}": t.detach().cpu().contiguous() for n, t in sample.encoded.items()}
+        tensors |= {f"{at}.encoded.{n}": t.detach().cpu().clone() for n, t in sample.encoded.items()}
         tensors |= {f"{at}.{n}": torch.from_numpy(np.array(getattr(sample, n))) for n in ROWS}
         windows.append({n: getattr(sample, n) for n in ("window_id", "copy", "clip_key", "start", "text", "robot")})
     has_action = samples[0].action.shape[-1] > 0

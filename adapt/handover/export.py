@@ -44,6 +44,7 @@ def export_adapter(
     licences: tuple[str, ...],
     samples: Sequence[Latents] = (),
     rung: Rung | None = None,
+    trained_on: tuple[str, ...] | None = None,
 ) -> AdapterRecord:
     """Write the self-contained directory of a trained model; base parameters are in it only where there is no base.
 
@@ -51,6 +52,7 @@ def export_adapter(
         samples: encoded windows (`handover.check_windows`) on which the model acts once more, so that the directory
             can be verified wherever it is loaded; none leaves the check out.
         rung: in whose form the model was built; float32 weights by default.
+        trained_on: hashes of all episodes that were trained on; those of `play` by default.
     """
     files = backbone.files() | {"embodiment.yaml": dump_yaml(_plain(play.embodiment)).encode()}
     seen = _Seen({}, {})
@@ -63,7 +65,7 @@ def export_adapter(
         rows = (on_time_base(c, play.embodiment, backbone.time_base, imitated=imitated) for c in clips)
         stats = statistics(rows, play.embodiment, backbone.time_base)
         files["statistics.json"] = json.dumps(stats.as_dict(), indent=1).encode()
-    trained_on = {s.content_sha256 for s in play.manifest.samples if s.split == "train"}
+    own = {s.content_sha256 for s in play.manifest.samples if s.split == "train"}
     told = {}
     if recipe.base:
         base = Path(recipe.base)
@@ -93,7 +95,7 @@ def export_adapter(
         "recipe": _portable(recipe, base_name),
         "verdict": report.verdict,
         "reason": report.reason,
-        "trained_on": tuple(sorted(trained_on)),
+        "trained_on": tuple(sorted(own)) if trained_on is None else trained_on,
         "licences": licences,
         "provenance": {k: v for k, v in report.provenance.items() if k != "command"},
         "cameras": seen.cameras,

@@ -2,11 +2,14 @@
 
 import os
 from dataclasses import replace
+from typing import Any
 
 from adapt.planning.rung import Rung
 from adapt.training.launch import Where
 from schemas.errors import UsageError
 from schemas.recipe import AdaptRecipe, Hardware
+
+SETTLED = ("weights", "activations", "selective_blocks", "optimizer", "micro_batch", "compile", "fused_lora")
 
 
 def where_of(hardware: Hardware, *, address: str | None = None) -> Where:
@@ -32,8 +35,15 @@ def where_of(hardware: Hardware, *, address: str | None = None) -> Where:
 
 def with_precision(recipe: AdaptRecipe, where: Where) -> AdaptRecipe:
     """The recipe with its precision written out: bf16 on GPUs, float32 elsewhere."""
-    precision = recipe.hardware.precision or ("bf16" if where.kind == "cuda" else "float32")
+    is_frozen = recipe.backbone != "nano"  # nano trains in full, and bf16 loses small steps
+    precision = recipe.hardware.precision or ("bf16" if where.kind == "cuda" and is_frozen else "float32")
     return recipe.model_copy(update={"hardware": recipe.hardware.model_copy(update={"precision": precision})})
+
+
+def given_of(hardware: Hardware) -> dict[str, Any]:
+    """Fields of a rung that a recipe settles, by name."""
+    given = {n: getattr(hardware, n) for n in SETTLED if getattr(hardware, n) is not None}
+    return given | ({"fp8_matmul": True} if hardware.fp8_matmul else {})
 
 
 def rung_of(recipe: AdaptRecipe, where: Where, chosen: Rung | None = None) -> Rung:
@@ -41,13 +51,10 @@ def rung_of(recipe: AdaptRecipe, where: Where, chosen: Rung | None = None) -> Ru
 
     On the CPU everything is kept and a step is one pass: memory is not what is short there.
     """
-    hardware = recipe.hardware
     fused = recipe.backbone == "dreamzero" and not recipe.lora.options.get("use_dora") and not recipe.lora.dropout
     micro_batch = max(1, -(-recipe.batch // where.processes))
     plain = Rung(weights="float32", activations="keep", micro_batch=micro_batch, fused_lora=fused)
-    names = ("weights", "activations", "selective_blocks", "optimizer", "micro_batch", "compile", "fused_lora")
-    given = {n: getattr(hardware, n) for n in names if getattr(hardware, n) is not None}
     try:
-        return replace(chosen or plain, **given | ({"fp8_matmul": True} if hardware.fp8_matmul else {}))
+        return replace(chosen or plain, **given_of(recipe.hardware))
     except ValueError as error:
         raise UsageError(f"hardware: {error}") from None

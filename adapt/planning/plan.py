@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 CHECKPOINTS = 3  # kept at once: two newest and the chosen one
 DRIFT = 0.1  # plan and probe may differ by so much without a word
-HARDWARE = ("weights", "activations", "selective_blocks", "optimizer", "micro_batch", "compile", "fused_lora")
 
 
 @dataclass(frozen=True)
@@ -189,20 +188,20 @@ def plan(
     Raises:
         UsageError: no rung fits the GPU, or the batch does not divide over them.
     """
-    from adapt.defaults import resolve
+    from adapt.defaults import resolve, steps_for
 
     recipe = resolve(recipe, play.embodiment)
     counts = count(recipe, play, films)
     if not recipe.steps and not counts.windows:
         recipe = recipe.model_copy(update={"steps": 1})
-    steps = recipe.steps or max(1, math.ceil(recipe.epochs * counts.windows / recipe.batch))
+    steps = steps_for(recipe, max(1, counts.train))
     common = {
         "robot": play.embodiment.name,
         "counts": counts,
         "gpus": gpus,
         "steps": steps,
         "batch": recipe.batch,
-        "epochs": steps * recipe.batch / counts.windows if counts.windows else 0.0,
+        "epochs": steps / steps_for(recipe.model_copy(update={"steps": None, "epochs": 1.0}), max(1, counts.train)),
         "disk_free": _free(folder),
         "licences": _licences(play, films, base_licence),
     }
@@ -356,9 +355,10 @@ def choice_of(recipe: AdaptRecipe, gpu: Gpu, *, gpus: int = 1, base: Path | None
 def _chosen(recipe: AdaptRecipe, cost: DreamZeroCost, gpu: Gpu, gpus: int) -> Choice:
     from adapt.backbones.dreamzero.config import preset
     from adapt.backbones.dreamzero.cost import DreamZeroCost
+    from adapt.planning.hardware import given_of
 
     hardware = recipe.hardware
-    fixed = {name: getattr(hardware, name) for name in HARDWARE} | {"fp8_matmul": hardware.fp8_matmul or None}
+    fixed = given_of(hardware)
     if recipe.lora.dropout or recipe.lora.options.get("use_dora"):
         fixed["fused_lora"] = False  # neither can be fused
     small = DreamZeroCost(preset("5b"), rank=cost.rank, has_average=cost.has_average)

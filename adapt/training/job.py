@@ -17,6 +17,7 @@ from adapt.backbones.registry import backbone_info
 from adapt.cache.feed import Feed, Taught
 from adapt.cache.samples import Cache, Encoding, open_cache
 from adapt.clips import Clips
+from adapt.defaults import steps_for
 from adapt.handover.adapter import FULL
 from adapt.planning.rung import Rung
 from adapt.training.curves import Trained
@@ -233,8 +234,7 @@ def steps_of(recipe: AdaptRecipe, cache: Cache) -> int:
     windows = len(cache.catalogue.parts[recipe.play.name].entries)
     if not windows:
         raise DataError("no training clip holds a whole window. Log longer episodes or lower chunk_s.")
-    per_step = order_of(recipe, cache).epochs(1000)[recipe.play.name] * windows / 1000
-    return max(1, math.ceil(recipe.epochs * windows / per_step))
+    return steps_for(recipe, windows)
 
 
 def stand_still(sample: Latents, backbone: Backbone, clips: Clips) -> np.ndarray:

@@ -231,7 +231,8 @@ class _Training:
         recipe = self.recipe
         # The one draw that is not a sample's own.
         torch.manual_seed(sample_seed(recipe.seed, step.number, f"dropout/{self.world.rank}"))
-        set_rate(self.optimizer, learning_rate_scale(step.number, warmup=recipe.warmup, steps=self.course.steps))
+        warmup = min(recipe.warmup, self.course.steps // 5)
+        set_rate(self.optimizer, learning_rate_scale(step.number, warmup=warmup, steps=self.course.steps))
         self.optimizer.zero_grad(set_to_none=True)
         losses: dict[str, Tensor] = {}
         for low in range(0, len(step.samples), self.rung.micro_batch):

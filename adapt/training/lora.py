@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from schemas.recipe import Lora
 
 ADAPTER = "adapter_model.safetensors"
+SETTLED = {"r", "lora_alpha", "lora_dropout", "use_rslora", "target_modules", "modules_to_save", "bias", "task_type"}
 
 
 def with_lora(model: nn.Module, lora: "Lora", backbone: Backbone, *, seed: int) -> nn.Module:
@@ -25,6 +26,7 @@ def with_lora(model: nn.Module, lora: "Lora", backbone: Backbone, *, seed: int) 
     """
     import peft
 
+    _refuse_options(lora.options)
     fixed = {
         "r": lora.rank,
         "lora_alpha": lora.alpha,
@@ -41,6 +43,15 @@ def with_lora(model: nn.Module, lora: "Lora", backbone: Backbone, *, seed: int) 
     with torch.random.fork_rng():
         torch.manual_seed(seed)  # peft draws A from the global generator
         return peft.get_peft_model(model, config)
+
+
+def _refuse_options(options: dict) -> None:
+    """Options that others settle, and starting values for which peft takes a part out of the base."""
+    if odd := sorted(SETTLED & options.keys()):
+        raise UsageError(f"lora.options: {odd[0]} is settled by the recipe and the backbone. Leave it out.")
+    start = options.get("init_lora_weights", True)
+    if start not in (True, "gaussian"):
+        raise UsageError(f"lora.options: init_lora_weights {start!r} changes the base. Give gaussian, or leave it out.")
 
 
 def go_on_from(model: nn.Module, weights: Path) -> None:

@@ -114,6 +114,8 @@ class DreamZeroBackbone:
     def on_base(cls, base: Path, play: Clips, recipe: AdaptRecipe) -> "DreamZeroBackbone":
         checkpoint = open_checkpoint(base)
         _refuse_file_order(base)
+        if "last_command" in recipe.derived_state:
+            raise UsageError("dreamzero: has no place for the last command. Leave --last-command out.")
         style = recipe.style or style_of(base)
         config = checkpoint.config
         _fits(config, recipe.time_base, base)
@@ -127,7 +129,7 @@ class DreamZeroBackbone:
             base=base,
             tokenizer=None if recipe.tokenizer is None else Path(recipe.tokenizer),
         )
-        return own._with(play, recipe)
+        return own._with(play, recipe, has_actions="action" in recipe.play.losses)
 
     @classmethod
     def load(cls, folder: Path, *, base: Path | None = None) -> "DreamZeroBackbone":
@@ -159,12 +161,12 @@ class DreamZeroBackbone:
             )
         return own
 
-    def with_robot(self, clips: Clips, recipe: AdaptRecipe) -> "DreamZeroBackbone":
-        return self._with(clips, recipe)
+    def with_robot(self, clips: Clips, recipe: AdaptRecipe, *, has_actions: bool) -> "DreamZeroBackbone":
+        return self._with(clips, recipe, has_actions=has_actions)
 
-    def _with(self, clips: Clips, recipe: AdaptRecipe) -> "DreamZeroBackbone":
+    def _with(self, clips: Clips, recipe: AdaptRecipe, *, has_actions: bool = True) -> "DreamZeroBackbone":
         robot, found, velocity = clips.embodiment, None, None
-        if not robot.is_action_free:
+        if has_actions and not robot.is_action_free:
             imitated = frozenset(recipe.imitate)
             rows = [on_time_base(c, robot, self.time_base, imitated=imitated) for c in clips.stream("train")]
             found = statistics(rows, robot, self.time_base)
@@ -256,6 +258,9 @@ class DreamZeroBackbone:
         if AUGMENTED not in window.extras:
             views = {k: crop_and_resize(v, size) for k, v in views.items()}
         return tile(views, mosaic).numpy()
+
+    def layout_id(self, robot: Embodiment) -> str:
+        return repr(self.mosaic(robot))
 
     def prompt(self, text: str, robot: Embodiment) -> str:
         return prompt(self.mosaic(robot), text)
@@ -401,8 +406,8 @@ class DreamZeroBackbone:
             for number in range(draws)
         ]
         video = torch.stack([c.video[0] for c in chunks]).mean(0).transpose(0, 1).float().cpu()
-        if not sample.action.shape[-1]:
-            return np.zeros((self.time_base.steps, 0), np.float32), video
+        if not sample.action.shape[-1] or self.robots[sample.robot].statistics is None:
+            return np.zeros((self.time_base.steps, sample.action.shape[-1]), np.float32), video
         normal = torch.stack([c.action[0] for c in chunks]).mean(0).float().cpu()
         anchor = torch.from_numpy(sample.state[-1:])
         return self.space(sample.robot).actions_from_base(normal, anchor).numpy(), video
@@ -460,7 +465,7 @@ class DreamZeroBackbone:
         return torch.cat((mask, latents))
 
     def _state(self, sample: Latents) -> Tensor:
-        if not sample.state.shape[-1]:
+        if not sample.state.shape[-1] or self.robots[sample.robot].statistics is None:
             return torch.zeros(sample.chunks, self.config.state_dim)
         state, space = torch.from_numpy(np.array(sample.state)), self.space(sample.robot)
         known, channels = self.robots[sample.robot].velocity, space.state_to_base(state)

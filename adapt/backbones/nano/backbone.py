@@ -99,16 +99,12 @@ class NanoBackbone:
         )
         return replace(own, config=config, normalizer=_normalizer(play, recipe, config))
 
-    def with_robot(self, clips: Clips, recipe: AdaptRecipe) -> "NanoBackbone":
-        """Raises UsageError if the robot's widths are others: nano has one set of heads."""
-        robot = clips.embodiment
-        if not robot.is_action_free and (robot.state_width, robot.action_width) != (
-            self.config.state_width,
-            self.config.action_width,
-        ):
+    def with_robot(self, clips: Clips, recipe: AdaptRecipe, *, has_actions: bool) -> "NanoBackbone":
+        """Raises UsageError if its actions are to be learned: nano has one set of heads and one normalisation."""
+        if has_actions:
             raise UsageError(
-                f"robot {robot.name!r} has {robot.state_width} state and {robot.action_width} action columns, nano's "
-                f"heads {self.config.state_width} and {self.config.action_width}. Replay its video only."
+                f"nano has the heads of one robot, and {clips.embodiment.name!r} is another. Replay its video only "
+                "(losses: [video])."
             )
         return self
 
@@ -142,6 +138,9 @@ class NanoBackbone:
 
     def canvas(self, window: Window, robot: Embodiment) -> np.ndarray:
         return _canvas(window, robot, self.config)
+
+    def layout_id(self, robot: Embodiment) -> str:
+        return f"{self.config.canvas}"
 
     def prompt(self, text: str, robot: Embodiment) -> str:
         return text
@@ -386,8 +385,10 @@ def _normalizer(play: Clips, recipe: AdaptRecipe, config: NanoConfig) -> Normali
         state.append(rows.state[starts])
         history.append(rows.state[np.maximum(starts[:, None] - np.array(HISTORY_LAGS), 0)])
         action.append(rows.action[starts[:, None] + np.arange(time_base.steps)])
-    if not state:
-        raise DataError("no training clip is as long as one chunk, so nothing can be normalised. See `wam plan`.")
+    if not sum(map(len, state)):
+        raise DataError(
+            "no training clip has a whole chunk of commands to learn from: nothing can be normalised. See `wam plan`."
+        )
     action = torch.from_numpy(np.concatenate(action))
     return Normalizer.fit(
         state=torch.from_numpy(np.concatenate(state)),

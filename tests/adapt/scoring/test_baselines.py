@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adapt.evaluate import baselines
+from adapt.scoring import baselines
 from adapt.scoring.baselines import ActionWindows, action_windows, all_baselines, concatenate
 from schemas.embodiment import Embodiment
 

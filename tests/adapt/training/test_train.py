@@ -145,7 +145,9 @@ def test_training_stops_when_the_held_out_part_sees_no_gain(tmp_path: Path, monk
 def test_at_its_deadline_training_judges_saves_and_ends(tmp_path: Path) -> None:
     job, ticks = toy_job(tmp_path, toy_recipe(steps=100_000, eval_every=50_000, save_every=50_000)), []
     done = train_here(replace(job, ends_at=time.time() + 2.0), World(), on_tick=ticks.append)
-    assert done.stopped == f"time was up at step {done.steps} of 100000" and 0 < done.steps < 100_000
+    assert 0 < done.steps < 100_000 and "until" not in done.budget
+    if done.stopped:  # the schedule was made to fit; a machine that became slower stops sooner
+        assert done.stopped.startswith(f"time was up at step {done.steps} of ")
     assert done.chosen_step == done.steps and (tmp_path / "train" / BEST).exists()
     assert json.loads((tmp_path / f"train/step-{done.steps:06d}/checkpoint.json").read_text())["step"] == done.steps
 

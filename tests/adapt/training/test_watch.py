@@ -217,7 +217,8 @@ def test_wandb_is_offline_without_a_login_and_keeps_its_id(tmp_path: Path, monke
 def test_pace_and_names_need_no_torch() -> None:
     import subprocess
 
-    code = "import adapt.training.watch, sys; print([m for m in ('torch', 'numpy', 'wandb', 'tensorboard') if m in sys.modules])"
+    heavy = ("torch", "numpy", "wandb", "tensorboard")
+    code = f"import adapt.training.watch, sys; print([m for m in {heavy} if m in sys.modules])"
     root = Path(__file__).resolve().parents[3]
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
     assert ran.stdout.strip() == "[]"
