@@ -69,8 +69,13 @@ def steps_for(recipe: AdaptRecipe, play_windows: int) -> int:
     """Steps of a resolved recipe: as given, or as many epochs of its play windows, which get their share of a batch."""
     if recipe.steps is not None:
         return recipe.steps
+    return max(1, math.ceil(recipe.epochs * play_windows / play_per_step(recipe, play_windows)))
+
+
+def play_per_step(recipe: AdaptRecipe, play_windows: int) -> float:
+    """Windows of the play part in a step, on average."""
     share = recipe.play.share / sum(p.share for p in recipe.parts)
-    return max(1, math.ceil(recipe.epochs * play_windows / min(recipe.batch * share, play_windows)))
+    return min(recipe.batch * share, play_windows)
 
 
 def _own_time_base(recipe: AdaptRecipe) -> TimeBase | None:

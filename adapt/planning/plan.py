@@ -91,7 +91,7 @@ class Plan:
     """A run as it would be.
 
     Args:
-        epochs: how often training sees each window.
+        epochs: how often training sees each window of the play data.
         seconds_per_step: measured, or at an assumed share of the GPU's peak; `seconds_range` at the ends of what is
             assumed. None where no GPU was named.
         hours: of each stage.
@@ -188,7 +188,7 @@ def plan(
     Raises:
         UsageError: no rung fits the GPU, or the batch does not divide over them.
     """
-    from adapt.defaults import resolve, steps_for
+    from adapt.defaults import play_per_step, resolve, steps_for
 
     recipe = resolve(recipe, play.embodiment)
     counts = count(recipe, play, films)
@@ -201,7 +201,7 @@ def plan(
         "gpus": gpus,
         "steps": steps,
         "batch": recipe.batch,
-        "epochs": steps / steps_for(recipe.model_copy(update={"steps": None, "epochs": 1.0}), max(1, counts.train)),
+        "epochs": steps * play_per_step(recipe, counts.train) / counts.train if counts.train else 0.0,
         "disk_free": _free(folder),
         "licences": _licences(play, films, base_licence),
     }
