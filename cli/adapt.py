@@ -82,6 +82,7 @@ def adapt(
         recipe, given["base"] = recipe or pack.recipe, base or (None if pack.base is None else str(pack.base))
     settings = _settings(recipe, given, hardware, rank=rank, copies=copies, last_command=last_command)
     settings = _with_base(settings)
+    _refuse_idle(settings, rank=rank)
     end = _end(_recipe(settings, _PLACEHOLDER))  # a mistake in the settings is told before anything is ingested
     _check_writers(out, log or [])
     options = {"yes": yes, "executor": executor, "ray_address": ray_address, "quiet": hide}
@@ -235,6 +236,16 @@ def _with_base(settings: dict[str, Any]) -> dict[str, Any]:
     folder = bases.find(str(settings["base"]), bases_home())
     own = read_record(folder).backbone if (folder / RECORD).exists() else "dreamzero"
     return {"backbone": own} | settings | {"base": str(folder)}
+
+
+def _refuse_idle(settings: dict[str, Any], *, rank: int | None) -> None:
+    """Options that would do nothing are mistakes."""
+    from schemas.errors import UsageError
+
+    if rank is not None and settings.get("base") is None:
+        raise UsageError(f"--rank {rank}: LoRA needs what it is put on. Give --base, or leave it out.")
+    if settings.get("style") and settings.get("backbone", "nano") == "nano":
+        raise UsageError(f"--style {settings['style']}: is for DreamZero. Give --base, or leave it out.")
 
 
 def _recipe(settings: dict[str, Any], parts: list[dict[str, Any]]) -> "AdaptRecipe":

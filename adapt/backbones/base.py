@@ -128,6 +128,10 @@ class Backbone(Protocol):
         """Encoders, normalisation and settings as files, by name."""
         ...
 
+    def portable(self) -> Self:
+        """Without what is only on this machine, to be handed over."""
+        ...
+
     def to(self, device: torch.device) -> Self:
         """Encoders and batches go to `device`."""
         ...

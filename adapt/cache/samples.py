@@ -1,7 +1,7 @@
 """The cache stage: windows through the frozen encoders, each once, before training or on first use.
 
-`Cache` gives training and judging their samples by (part, window, copy). What is missing is encoded: ahead by workers,
-a clip at a time so that decoding is shared, or by `ensure` in the background, in the order in which training asks.
+`Cache` gives training and judging their samples by (part, window, copy). What is missing is encoded: ahead,
+a clip at a time so that decoding is shared, or in the background by training's feed, in the order in which it asks.
 A window's encoding depends on nothing but the window, so both give the same bytes.
 
 Does not decide which windows there are (`catalogue`).

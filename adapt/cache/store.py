@@ -17,7 +17,7 @@ import os
 import secrets
 import tarfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -183,8 +183,3 @@ def frames_of(tensors: dict[str, Tensor]) -> np.ndarray:
 
 def as_frames(frames: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(frames))
-
-
-def ordered(keys: Sequence[str], size: int) -> list[list[str]]:
-    """Keys in groups of at most `size`."""
-    return [list(keys[i : i + size]) for i in range(0, len(keys), size)]

@@ -54,7 +54,7 @@ def export_adapter(
         rung: in whose form the model was built; float32 weights by default.
         trained_on: hashes of all episodes that were trained on; those of `play` by default.
     """
-    files = backbone.files() | {"embodiment.yaml": dump_yaml(_plain(play.embodiment)).encode()}
+    files = backbone.portable().files() | {"embodiment.yaml": dump_yaml(_plain(play.embodiment)).encode()}
     seen = _Seen({}, {})
     if play.embodiment.is_action_free:
         for clip in play.stream("train"):

@@ -32,6 +32,7 @@ from schemas.recipe import AdaptRecipe
 from wamdata.mix import MixOrder
 
 LATENTS, TRAIN, HORIZON = "latents", "train", "horizon.json"
+LOOKS = 1.25  # of a step's time, so that looks at the held-out part, the optimizer and saves fit in as well
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bf16": torch.bfloat16}
 
 
@@ -140,7 +141,7 @@ def horizon(
         facts = {"seconds_per_step": seconds, "peak_bytes": peak}
         on_note(_held_against_plan(seconds, peak, job.planned))
         if math.isfinite(job.ends_at):
-            possible = max(1, int((job.ends_at - time.time()) / seconds))
+            possible = max(1, int((job.ends_at - time.time()) / (LOOKS * seconds)))
             steps = min(steps, possible)
             if steps < job.steps:
                 on_note(f"time allows {steps} of {job.steps} steps: the schedule is that much shorter")

@@ -89,6 +89,8 @@ def test_a_mix_file_names_all_data(shards: Path, droid_shards: Path, settings: P
         (("--device", "cuda"), "torch sees no GPU"),
         (("--base", "nowhere"), "nowhere"),
         (("--weights", "int3"), "weights"),
+        (("--rank", 8), "LoRA needs what it is put on"),
+        (("--style", "yam"), "is for DreamZero"),
     ],
 )
 def test_what_cannot_be_is_one_line(words: tuple, told: str, shards: Path, tmp_path: Path) -> None:

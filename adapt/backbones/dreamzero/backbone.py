@@ -202,6 +202,9 @@ class DreamZeroBackbone:
         }
         return {SETTINGS: json.dumps(values, indent=1).encode()}
 
+    def portable(self) -> "DreamZeroBackbone":
+        return replace(self, tokenizer=None)
+
     def to(self, device: torch.device) -> "DreamZeroBackbone":
         return replace(self, device=device, _loaded={})
 
@@ -525,7 +528,10 @@ class DreamZeroBackbone:
 
     def _tokenizer(self) -> Path:
         base = self.base if self.base is None or self.base.is_dir() else self.base.parent
-        places = [self.tokenizer] if self.tokenizer else [b / t for b in (base, base.parent) for t in TOKENIZER]
+        places = [
+            *([self.tokenizer] if self.tokenizer else []),
+            *(b / t for b in (base, base.parent) for t in TOKENIZER),
+        ]
         for place in places:
             if (place / "tokenizer.json").exists() or (place / "spiece.model").exists():
                 return place

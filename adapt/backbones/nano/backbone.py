@@ -108,6 +108,9 @@ class NanoBackbone:
             )
         return self
 
+    def portable(self) -> "NanoBackbone":
+        return self
+
     def to(self, device: torch.device) -> "NanoBackbone":
         return replace(self, device=device)
 

@@ -181,6 +181,6 @@ def test_ray_train_ends_with_the_same_weights(tmp_path: Path, capfd: pytest.Capt
     assert done.steps == 8 and [t.step for t in heard.ticks] == list(range(1, 9)) and not heard.notes
     assert distance(endings(tmp_path / "alone"), endings(tmp_path / "ray")) < SAME
     left = {p.name for p in (tmp_path / "ray/train").iterdir() if not p.name.startswith("step-")}
-    assert left == {"best.safetensors", "curves.json", "log.jsonl"}
+    assert left == {"best.safetensors", "curves.json", "horizon.json", "log.jsonl"}
     told = capfd.readouterr()
     assert told.out == "" and "usage" not in told.err
