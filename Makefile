@@ -20,12 +20,13 @@ demo: $(READY)
 	$(BIN)/wam adapt tests/data/g1_inspire_v21 --robot g1_inspire \
 	  --video tests/data/droid_video --video-task "a robot arm works at a table" --split-by order --out runs/demo
 
-# Two processes, each a file at a time: a test file's expensive fixtures are made once.
+# Two processes, each a file at a time: a file's expensive fixtures are made once. Parity counts what all of it has read.
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow" tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" --ignore tests/parity tests
+	$(BIN)/python -m pytest tests/parity
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow tests
+	$(BIN)/python -m pytest -m slow tests
 
 lint: $(READY)
 	$(BIN)/ruff check .

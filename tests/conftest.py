@@ -11,13 +11,6 @@ torch.set_num_threads(1)  # barriers of two threads cost more than the work wher
 DATA = Path(__file__).parent / "data"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file goes to one process, for its fixtures; parity is one group, since it counts what all of it has read."""
-    for item in items:
-        is_parity = "parity" in item.path.parts
-        item.add_marker(pytest.mark.xdist_group("parity" if is_parity else str(item.path)))
-
-
 @pytest.fixture(scope="session")
 def lerobot_v3(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A LeRobot v3.0 set of a made-up robot, written by lerobot. Read-only by agreement: copy it to change it."""

@@ -108,7 +108,7 @@ def new_clips(g1_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Clip
 @pytest.fixture(scope="module")
 def backbone(base: Path, recipe: AdaptRecipe, g1_clips: Clips, new_clips: Clips) -> DreamZeroBackbone:
     """Of two robots."""
-    return DreamZeroBackbone.on_base(base, g1_clips, recipe).with_robot(new_clips, recipe)
+    return DreamZeroBackbone.on_base(base, g1_clips, recipe).with_robot(new_clips, recipe, has_actions=True)
 
 
 @pytest.fixture

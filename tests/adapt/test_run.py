@@ -19,13 +19,13 @@ from adapt.fingerprint import base_fingerprint
 from adapt.handover.adapter import FULL, read_record
 from adapt.handover.export import load_adapter
 from adapt.planning.rung import Rung
-from adapt.run import RunResult
+from adapt.run import RunResult, Watch
 from adapt.run import adapt as run_adapt
 from adapt.training.job import held_out
 from schemas.embodiment import Derived
 from schemas.errors import DataError, UsageError
 from schemas.mix import MixPart
-from schemas.recipe import AdaptRecipe, IngestRecipe, Lora
+from schemas.recipe import AdaptRecipe, Hardware, IngestRecipe, Lora
 from schemas.yaml_io import read_yaml
 from wamdata.ingest import ingest
 
@@ -272,3 +272,62 @@ def test_too_short_episodes_are_told_not_crashed_on(lerobot_v3: Path, tmp_path: 
     ingest(short, tmp_path / "shards", executor="local")
     with pytest.raises(DataError, match="as long as one window"):
         adapt(tmp_path / "run", recipe(), Clips.open(tmp_path / "shards"))
+
+
+def test_a_step_that_runs_out_of_memory_goes_on_one_rung_down_and_says_so(
+    arm_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first pass of more than one window fails, as on a small GPU; the result is that of single windows."""
+    from adapt.backbones.nano.backbone import NanoBackbone
+
+    alone = adapt(tmp_path / "alone", recipe(hardware=Hardware(micro_batch=1)), Clips.open(arm_shards))
+    whole, notes = NanoBackbone.loss, []
+
+    def loss(self, model, samples, **told):
+        if len(samples) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return whole(self, model, samples, **told)
+
+    monkeypatch.setattr(NanoBackbone, "loss", loss)
+    short = adapt(tmp_path / "short", recipe(), Clips.open(arm_shards), watch=Watch(note=notes.append))
+    assert any("out of memory" in n and "going on with" in n and "micro-batch 1" in n for n in notes)
+    weights = [load_file(r.adapter / FULL) for r in (alone, short)]
+    assert all(torch.equal(weights[0][n], weights[1][n]) for n in weights[0])
+    assert "out of memory" in (tmp_path / "short/train/log.jsonl").read_text()
+    monkeypatch.setattr(NanoBackbone, "loss", lambda *_, **__: (_ for _ in ()).throw(torch.OutOfMemoryError("full")))
+    with pytest.raises(DataError, match="there is no lower rung"):
+        adapt(tmp_path / "never", recipe(), Clips.open(arm_shards))
+
+
+def test_what_one_part_holds_out_no_other_may_train_on(arm_shards: Path, tmp_path: Path) -> None:
+    from schemas.recipe import SplitRule
+    from wamdata.reshard import reshard
+
+    reshard([arm_shards], tmp_path / "again", rule=SplitRule(seed=7))
+    sources = {"play": Clips.open(arm_shards), "added": Clips.open(tmp_path / "again")}
+    parts = tuple(
+        MixPart(name=n, shards=str(c.folder), share=0.5, losses=("video", "action"), role="play")
+        for n, c in sources.items()
+    )
+    with pytest.raises(UsageError, match=r"trains on .* holds out as"):
+        run_adapt(tmp_path / "run", recipe().model_copy(update={"parts": parts}), sources, command="")
+
+
+@pytest.mark.slow
+def test_ray_actors_encode_the_same_windows(arm_run: Path, arm_shards: Path, tmp_path: Path) -> None:
+    """Two actors, each with encoders of its own, write shards whose windows equal those made in this process."""
+    from adapt.cache.encode import encode
+    from adapt.training.job import Job
+    from adapt.training.launch import Where
+
+    settings = read_yaml(arm_run / "recipe.yaml", AdaptRecipe)
+    sources = {p.name: (Path(p.shards), Clips.open(Path(p.shards)).embodiment) for p in settings.parts}
+    job = Job(arm_run, settings, sources, RUNG, 1, store=tmp_path / "store")
+    cache = open_cache(arm_run / "latents", job.store)
+    told = []
+    encode(job, cache, cache.needs(), Where(processes=2, launcher="ray"), told.append)
+    made, own = open_cache(arm_run / "latents", job.store), open_cache(arm_run / "latents")
+    assert told and told[-1] == len(own.needs())
+    for part in own.catalogue.parts:
+        for a, b in zip(made.all(part), own.all(part), strict=True):
+            assert torch.equal(a.video, b.video) and np.array_equal(a.frames, b.frames)
