@@ -140,13 +140,13 @@ def _here(job: Job, where: Where, processes: int, hear: Hear) -> Trained:
             workers[0].join(POLL_S)
         return _outcome(answers, workers)
     finally:
-        _pass_on(reader, hear)
         for worker in workers:
             if worker.is_alive():
                 worker.kill()
             worker.join()
         for answer in answers:
             answer.close()
+        _pass_on(reader, hear)  # what was said until the last of them was gone
 
 
 def _outcome(answers: Sequence[Any], workers: Sequence[Any]) -> Trained:
