@@ -1,6 +1,5 @@
 """A whole run on a made-up DreamZero base of the tiny size: cache, LoRA, judging, adapter, and back."""
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,13 +12,11 @@ from safetensors.torch import load_file
 from adapt.backbones.dreamzero.cost import DreamZeroCost
 from adapt.cache.samples import open_cache
 from adapt.clips import Clips
-from adapt.defaults import resolve
 from adapt.fingerprint import base_fingerprint
 from adapt.handover.adapter import read_record
 from adapt.handover.export import load_adapter
-from adapt.planning.rung import Rung
 from adapt.run import Watch, adapt
-from adapt.training.job import Job, held_out
+from adapt.training.job import held_out
 from schemas.errors import DataError, UsageError
 from schemas.mix import MixPart
 from schemas.recipe import AdaptRecipe, Augment, Hardware, IngestRecipe, Lora, TimeBase
@@ -185,20 +182,3 @@ def test_video_alone_trains_dreamzero_and_gets_no_action_verdict(
     trained = [p for n, p in heads.items() if "modules_to_save" in n]
     kept = [p for n, p in heads.items() if "original_module" in n]
     assert trained and all(torch.equal(a, b) for a, b in zip(trained, kept, strict=True))
-
-
-@pytest.mark.slow
-def test_a_divided_base_trains_like_a_whole_one(
-    made: Path, base: Path, shards: Path, droid_shards: Path, tmp_path: Path
-) -> None:
-    """FSDP2 over two processes, in float64: blocks gathered one by one for losses and for decisions alike."""
-    from training_jobs import distance, endings, train_in
-
-    settings = recipe(base, shards, droid_shards, hardware=Hardware(precision="float64"))
-    settings = resolve(settings, Clips.open(shards).embodiment)
-    sources = {p.name: (Path(p.shards), Clips.open(Path(p.shards)).embodiment) for p in settings.parts}
-    for name, ranks in (("whole", 1), ("divided", 2)):
-        shutil.copytree(made / "latents", tmp_path / name / "latents")
-        job = Job(tmp_path / name, settings, sources, Rung(weights="float32", activations="keep"), 3)
-        train_in(job, ranks, is_sharded=ranks > 1)
-    assert distance(endings(tmp_path / "whole"), endings(tmp_path / "divided")) < 1e-6
