@@ -104,8 +104,8 @@ def test_hue_turns_as_in_colorsys(rgb: tuple[int, int, int], turn: float) -> Non
 @pytest.mark.parametrize("copy", range(1, 13))
 def test_jitter_equals_torchvisions_to_a_level(copy: int) -> None:
     import torch
+    import torchvision.transforms.v2.functional as functional
 
-    functional = pytest.importorskip("torchvision.transforms.v2.functional")
     drawn = replace(draw(Augmentation(), 0, "w", copy), crop=1.0)
     video = torch.from_numpy(FRAMES).permute(0, 3, 1, 2) / 255
     for name in drawn.order:

@@ -60,6 +60,7 @@ def test_fp8_is_twice_bf16_where_there_is_any() -> None:
 
 
 def test_without_cuda_none_is_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch = pytest.importorskip("torch")
+    import torch
+
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert at_hand() is None

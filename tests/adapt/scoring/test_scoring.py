@@ -452,8 +452,8 @@ def test_ssim_of_a_negative_by_hand():
 
 @pytest.mark.slow  # importing torchmetrics takes longer than everything else here
 def test_ssim_equals_torchmetrics_inside_its_reflected_border():
-    metrics = pytest.importorskip("torchmetrics.functional.image")
     import torch
+    import torchmetrics.functional.image as metrics
 
     rng = np.random.default_rng(1)
     x = rng.integers(0, 256, (2, 3, 40, 33, 3), dtype=np.uint8)
@@ -483,7 +483,8 @@ def test_lpips_is_not_measured_where_its_weights_are_not_and_nothing_is_fetched(
 
 @pytest.mark.slow
 def test_lpips_is_zero_for_equal_pictures_and_grows_with_noise():
-    package = pytest.importorskip("lpips")
+    import lpips as package
+
     from adapt.scoring.video import lpips
 
     network = package.LPIPS(net="alex", pnet_rand=True, verbose=False).eval()  # its trunk untrained: no download

@@ -184,7 +184,6 @@ def test_what_cannot_be_drawn_in_is_refused_before_the_run(tmp_path: Path, monke
 
 
 def test_wandb_is_offline_without_a_login_and_keeps_its_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("wandb")
     from wandb.proto.wandb_internal_pb2 import Record
     from wandb.sdk.internal.datastore import DataStore
 

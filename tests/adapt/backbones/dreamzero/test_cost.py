@@ -166,8 +166,6 @@ def test_the_14b_has_its_published_sizes() -> None:
 
 @pytest.mark.parametrize("weights", ["bf16", "fp8", "int8", "nf4"])
 def test_frozen_weights_take_the_bytes_that_they_are_stored_in(weights: str) -> None:
-    if weights == "nf4":
-        pytest.importorskip("bitsandbytes")
     model = freeze_linears(build("mini", dtype=torch.bfloat16).requires_grad_(False), weights)
     assert DreamZeroCost(preset("mini")).weight_bytes(weights) == frozen_bytes(model)
 

@@ -230,17 +230,6 @@ def test_forms_that_cannot_be_are_refused() -> None:
         Rung(activations="keep", selective_blocks=3)
 
 
-def test_int8_errs_as_torchaos_does() -> None:
-    torchao = pytest.importorskip("torchao.quantization")
-    plain = linear(torch.bfloat16)
-    weight = plain.weight.data.double()
-    ours = frozen(plain, "int8", fp8_matmul=False, name="q").dequantised(torch.bfloat16)
-    theirs = nn.Sequential(linear(torch.bfloat16))
-    torchao.quantize_(theirs, torchao.Int8WeightOnlyConfig())
-    unit = theirs(torch.eye(256, dtype=torch.bfloat16)) - theirs[0].bias
-    assert distance(ours, weight) <= 1.05 * distance(unit.T, weight)
-
-
 def test_meta_weights_have_the_shapes_of_real_ones() -> None:
     for weights in ("fp8", "int8"):
         form = Form(weights, (384, 256))
