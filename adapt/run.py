@@ -495,8 +495,7 @@ class _Work:
 
         cache = open_cache(self.run / LATENTS, self.means.store)
         judged = [n for n in cache.needs(copies=False) if cache.catalogue.parts[n[0]].split != "train"]
-        lacks_words = cache.catalogue.prompts and not all(map(cache.store.has_text, cache.catalogue.prompts))
-        if cache.missing(judged) or (lacks_words and self.recipe.backbone == "dreamzero"):
+        if cache.missing(judged) or cache.unread_prompts():
             encoding = encoding_of(self._job(1), self.where)
             encoding.embed(cache)
             ahead(encoding, cache, judged, lambda n: self.watch.progress("encode", n, 0, "windows"))

@@ -9,7 +9,8 @@ import typer
 from cli import console
 
 if TYPE_CHECKING:
-    from adapt.handover.bases import Base, Verified
+    from adapt.handover.bases import Verified
+    from adapt.handover.released import Base
 
 app = typer.Typer(
     help="List, fetch and check released bases. They lie in --to, else in $WAM_BASES, else in ~/.cache/wamkit/bases.",
@@ -29,7 +30,7 @@ def bases_home(to: Path | None = None) -> Path:
 @app.command("list")
 def list_(to: Home = None, json: console.Json = False) -> None:
     """Which bases there are, how large, under which licence, for what, and whether they are here and complete."""
-    from adapt.handover.bases import KNOWN
+    from adapt.handover.released import KNOWN
 
     home = bases_home(to)
     states = {name: _state(home / name) for name in KNOWN}
@@ -47,7 +48,8 @@ def show(
     json: console.Json = False,
 ) -> None:
     """What a base is, what its licence means for an adapter, its fingerprint, time base and use."""
-    from adapt.handover.bases import KNOWN, base_sha256, consequence, find, read_record, verify
+    from adapt.handover.bases import base_sha256, find, read_record, verify
+    from adapt.handover.released import KNOWN, consequence
 
     home = bases_home(to)
     path = None if name in KNOWN and not (home / name).is_dir() else find(name, home)
@@ -102,7 +104,9 @@ def pull(
 
     Run it again to go on where it was cut short.
     """
-    from adapt.handover import bases
+    from adapt.handover.pull import FolderSource, HubSource
+    from adapt.handover.pull import pull as bring
+    from adapt.handover.released import known
     from schemas.errors import UsageError
 
     if copy and source is None:
@@ -111,15 +115,15 @@ def pull(
         from huggingface_hub.utils import disable_progress_bars
 
         disable_progress_bars()
-    origin = bases.FolderSource(source, copy=copy) if source else bases.HubSource()
-    base = bases.known(name)
+    origin = FolderSource(source, copy=copy) if source else HubSource()
+    base = known(name)
     with console.progress("pull", quiet=quiet or json) as bar:
-        found = bases.pull(base, bases_home(to), origin, revision=revision, progress=_megabytes(bar))
+        found = bring(base, bases_home(to), origin, revision=revision, progress=_megabytes(bar))
     _tell(found, json=json)
 
 
 def _tell(found: "Verified", *, json: bool) -> None:
-    from adapt.handover.bases import consequence
+    from adapt.handover.released import consequence
 
     record = found.record
     if json:

@@ -159,7 +159,8 @@ def _base(name: str | None) -> tuple[Path | None, str | None]:
     """The base's folder, if it is here, and its licence, if that is known."""
     if not name:
         return None, None
-    from adapt.handover.bases import KNOWN, find
+    from adapt.handover.bases import find
+    from adapt.handover.released import KNOWN
     from cli.base import bases_home
     from schemas.errors import UsageError
 

@@ -14,6 +14,9 @@ from adapt.training.launch import Where
 
 def encode(job: Job, cache: Cache, needs: Sequence[Need], where: Where, on_done: Callable[[int], None]) -> None:
     """Encode what is missing of `needs`, and every prompt; the encoders are let go afterwards."""
+    missing = cache.missing(needs)
+    if not missing and not cache.unread_prompts():
+        return
     if where.processes == 1 and where.launcher == "local":
         encoding = encoding_of(job, where)
         encoding.embed(cache)
@@ -21,7 +24,7 @@ def encode(job: Job, cache: Cache, needs: Sequence[Need], where: Where, on_done:
         encoding.backbone.free()
         return
     done = 0
-    for count in _by_actors(job, cache.missing(needs), where):
+    for count in _by_actors(job, missing, where):
         done += count
         on_done(done)
     cache.store.refresh()

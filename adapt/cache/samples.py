@@ -63,6 +63,10 @@ class Cache:
                 seen.add(key)
         return found
 
+    def unread_prompts(self) -> list[str]:
+        """Prompts that the text encoder has yet to see."""
+        return [p for p in self.catalogue.prompts if not self.store.has_text(p)]
+
     def key(self, need: Need) -> str:
         part, entry, copy = need
         chosen = self.catalogue.parts[part].entries[entry]
@@ -113,10 +117,10 @@ class Encoding:
         cache.store.add(made)
 
     def embed(self, cache: Cache) -> None:
-        """Embed every prompt of the catalogue, once."""
-        left = [p for p in cache.catalogue.prompts if not cache.store.has_text(p)]
+        """Embed every prompt of the catalogue, once; nothing is kept of one where there is no text encoder."""
+        left = cache.unread_prompts()
         if left:
-            cache.store.add_texts(self.backbone.embed(left))
+            cache.store.add_texts(dict.fromkeys(left, {}) | self.backbone.embed(left))
 
     def _encoded(self, part: Part, window: Window) -> dict[str, torch.Tensor]:
         robot = self.clips[part.source].embodiment

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from adapt.handover.bases import KNOWN, NON_COMMERCIAL, consequence
+from adapt.handover.released import KNOWN, NON_COMMERCIAL, consequence
 from adapt.report.styles import style_of
 from schemas.report import ActionScore, Measure, Report, VideoScore
 

@@ -18,6 +18,7 @@ from adapt.handover import bases
 from adapt.handover.adapter import CHECK, FULL, RECORD, AdapterRecord, read_record, refuse_wrong_base, write_folder
 from adapt.handover.card import base_licence, card
 from adapt.handover.check import DTYPES, Settings, check_of
+from adapt.handover.released import KNOWN
 from adapt.planning.rung import Rung, Weights
 from adapt.training.lora import ADAPTER, go_on_from, with_lora
 from schemas.embodiment import Embodiment
@@ -219,7 +220,7 @@ def _of_base(base: Path) -> dict[str, Any]:
         below = read_record(base)
         return {"base_licence": ", ".join(x for x in below.licences if x != "unknown") or None}
     found = bases.read_record(base) if base.is_dir() else None
-    known = bases.KNOWN.get(base.name)
+    known = KNOWN.get(base.name)
     licence = found.licence if found is not None and found.licence else base_licence(base.name)
     repo = found.repo if found is not None else known.repo if known else None
     return {"base_licence": licence, "base_repo": repo}

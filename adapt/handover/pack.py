@@ -23,7 +23,9 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from adapt.handover import bases
-from adapt.handover.bases import FileFacts, Progress, is_placed, link_or_copy, silent
+from adapt.handover.bases import FileFacts, Progress, silent
+from adapt.handover.place import is_placed, link_or_copy
+from adapt.handover.released import ANY_FILES, KNOWN
 from schemas.embodiment import Embodiment
 from schemas.errors import DataError, UsageError
 from schemas.files import file_sha256, sync, write_atomic
@@ -143,7 +145,7 @@ def _base(named: str | Path | None, home: Path | None) -> Path | str | None:
         if named is None:
             raise UsageError("--with-base: no base is named. Give it with --base NAME or DIR, or in the recipe.")
         return bases.find(named, home)
-    if named is None or str(named) in bases.KNOWN:
+    if named is None or str(named) in KNOWN:
         return None if named is None else str(named)
     raise UsageError(f"base {named}: a path means nothing on another machine. Add --with-base, or give a known name.")
 
@@ -227,7 +229,7 @@ def _base_files(folder: Path) -> list[str]:
             raise UsageError(f"{folder}: an adapter of kind {record.kind}, which is no base. Give its own base.")
         return [*record.files, ADAPTER]
     bases.verify(folder, True)
-    return bases.needed_files(folder, (*bases.ANY_FILES, bases.RECORD))
+    return bases.needed_files(folder, (*ANY_FILES, bases.RECORD))
 
 
 def _known_hashes(what: Contents) -> dict[str, str]:

@@ -15,7 +15,7 @@ from adapt.clips import Clips
 from adapt.fingerprint import base_fingerprint
 from adapt.handover.adapter import read_record
 from adapt.handover.export import load_adapter
-from adapt.run import Watch, adapt
+from adapt.run import Means, Watch, adapt
 from adapt.training.job import held_out
 from schemas.errors import DataError, UsageError
 from schemas.mix import MixPart
@@ -182,3 +182,17 @@ def test_video_alone_trains_dreamzero_and_gets_no_action_verdict(
     trained = [p for n, p in heads.items() if "modules_to_save" in n]
     kept = [p for n, p in heads.items() if "original_module" in n]
     assert trained and all(torch.equal(a, b) for a, b in zip(trained, kept, strict=True))
+
+
+@pytest.mark.slow  # two processes that import torch, and three runs
+def test_a_base_divided_over_two_ranks_trains_like_a_whole_one(
+    made: Path, base: Path, shards: Path, droid_shards: Path, tmp_path: Path
+) -> None:
+    ends, means = {}, Means(store=made / "latents/store")
+    for name, hardware in {"whole": {}, "divided": {"gpus": 2, "shard": True, "micro_batch": 1}}.items():
+        settings = recipe(base, shards, droid_shards, hardware=Hardware(precision="float64", **hardware))
+        run(tmp_path / name, settings, means=means)
+        ends[name] = load_file(tmp_path / name / "train/best.safetensors")
+    assert ends["whole"].keys() == ends["divided"].keys()
+    for name, tensor in ends["whole"].items():
+        torch.testing.assert_close(ends["divided"][name], tensor, rtol=1e-6, atol=1e-9, msg=name)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 import pytest
+import ticks
 from rich.console import Console
 
 from adapt.training.loop import Tick
@@ -13,21 +14,7 @@ from cli import console
 from cli.bars import Bars, ends_words, folded, training_facts
 
 NOON = datetime(2026, 11, 23, 12, 0)
-FIRST = Tick(
-    step=1,
-    steps=1000,
-    loss=0.31,
-    parts={"video": 0.2, "action": 0.11},
-    lr=1e-4,
-    val_error=None,
-    hold=0.0375,
-    resumed_from=0,
-    seconds=2.0,
-    wait_share=0.04,
-    samples=8,
-    encoded=0,
-    peak_bytes=0,
-)
+FIRST = replace(ticks.FIRST, steps=1000, loss=0.31, parts={"video": 0.2, "action": 0.11}, wait_share=0.04)
 
 
 class Terminal(io.StringIO):

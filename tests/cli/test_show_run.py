@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+import ticks
 
 from adapt import stage
 from adapt.training.curves import CURVES, Curves, Point
@@ -19,20 +20,15 @@ from adapt.training.loop import Tick
 from cli.show_run import RunView, lines_of, lock_holder, spark
 
 ROOT = Path(__file__).resolve().parents[2]
-FIRST = Tick(
-    step=1,
+FIRST = replace(
+    ticks.FIRST,
     steps=400,
     loss=1.0,
     parts={"video": 0.6, "action": 0.4},
-    lr=1e-4,
-    val_error=None,
     hold=0.04,
-    resumed_from=0,
     seconds=0.5,
     wait_share=0.1,
     samples=4,
-    encoded=0,
-    peak_bytes=0,
 )
 
 

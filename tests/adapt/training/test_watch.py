@@ -6,26 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from ticks import FIRST
 
 from adapt.training.loop import Tick
 from adapt.training.watch import Board, Pace, Watcher, writers
 from schemas.errors import UsageError
-
-FIRST = Tick(
-    step=1,
-    steps=100,
-    loss=0.3,
-    parts={"video": 0.2, "action": 0.1},
-    lr=1e-4,
-    val_error=None,
-    hold=0.0375,
-    resumed_from=0,
-    seconds=2.0,
-    wait_share=0.25,
-    samples=8,
-    encoded=0,
-    peak_bytes=0,
-)
 
 
 @pytest.fixture(autouse=True)
