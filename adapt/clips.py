@@ -1,24 +1,30 @@
 """Shards of one robot as the stages of a run read them: clip by clip, seen as the robot that was asked for."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from schemas.embodiment import Embodiment
 from schemas.errors import UsageError
-from schemas.manifest import Manifest, Split
+from schemas.manifest import Manifest, SampleInfo, Split, merged
+from schemas.record import sha256_of
 from wamdata.clips import Clip
 from wamdata.shards import read_clip, read_manifest, stream_clips
 
 
 @dataclass(frozen=True)
 class Clips:
-    """A shard folder and the robot to see it as: an edited robot file maps the rows again at load."""
+    """A shard folder and the robot to see it as: an edited robot file maps the rows again at load.
+
+    Args:
+        parts: where it stands for several folders of one robot, those; `folder` is then the first one's.
+    """
 
     folder: Path
     manifest: Manifest
     embodiment: Embodiment
+    parts: tuple["Clips", ...] = ()
 
     @classmethod
     def open(cls, folder: Path, embodiment: Embodiment | None = None) -> "Clips":
@@ -35,14 +41,47 @@ class Clips:
             raise UsageError(f"{folder}: holds no camera {missing[0]!r} (it has {', '.join(held)}). Ingest again.")
         return cls(folder, manifest, robot)
 
+    @classmethod
+    def joined(cls, several: Sequence["Clips"]) -> "Clips":
+        """Shards of one robot, one after the other, as if they were one folder's."""
+        first = several[0]
+        if len(several) == 1:
+            return first
+        manifests = [c.manifest for c in several]
+        manifest = merged(
+            manifests,
+            shards=tuple(s for m in manifests for s in m.shards),
+            split_rule=first.manifest.split_rule,
+            fingerprint=sha256_of([m.fingerprint for m in manifests]),
+        )
+        return cls(first.folder, manifest, first.embodiment, tuple(several))
+
     @cached_property
     def content(self) -> dict[str, str]:
         """Clip key -> hash of what its episode holds."""
         return {s.key: s.content_sha256 for s in self.manifest.samples}
 
+    @cached_property
+    def episodes(self) -> dict[str, str]:
+        """Clip key -> the source's name of its episode, with its session where two have the same name."""
+        sessions: dict[str, set[str]] = {}
+        for s in self.manifest.samples:
+            sessions.setdefault(s.episode, set()).add(s.session)
+        return {s.key: s.episode if len(sessions[s.episode]) == 1 else _full_name(s) for s in self.manifest.samples}
+
     def stream(self, split: Split | None = None) -> Iterator[Clip]:
-        return stream_clips(self.folder, self.manifest, split=split, embodiment=self.embodiment)
+        for part in self.parts:
+            yield from part.stream(split)
+        if not self.parts:
+            yield from stream_clips(self.folder, self.manifest, split=split, embodiment=self.embodiment)
 
     def read(self, key: str) -> Clip:
         """One clip through its offsets."""
+        for part in self.parts:
+            if key in part.content:
+                return part.read(key)
         return read_clip(self.folder, self.manifest, key, self.embodiment)
+
+
+def _full_name(sample: SampleInfo) -> str:
+    return sample.session if sample.session.endswith(sample.episode) else f"{sample.session}/{sample.episode}"

@@ -73,8 +73,8 @@ def steps_for(recipe: AdaptRecipe, play_windows: int) -> int:
 
 
 def play_per_step(recipe: AdaptRecipe, play_windows: int) -> float:
-    """Windows of the play part in a step, on average."""
-    share = recipe.play.share / sum(p.share for p in recipe.parts)
+    """Windows of the play parts in a step, on average."""
+    share = sum(p.share for p in recipe.plays) / sum(p.share for p in recipe.parts)
     return min(recipe.batch * share, play_windows)
 
 

@@ -17,6 +17,7 @@ from adapt import stage
 from adapt.backbones.registry import BackboneInfo, backbone_info
 from adapt.clips import Clips
 from adapt.defaults import resolve
+from adapt.leaks import refuse_filmed, refuse_seen, refuse_shared
 from schemas.errors import DataError, UsageError
 from schemas.files import write_atomic
 from schemas.manifest import Manifest
@@ -27,6 +28,7 @@ from wamdata.lock import locked
 from wamdata.shards import verify_shards
 
 if TYPE_CHECKING:
+    from adapt.planning.probe import Planned
     from adapt.planning.rung import Rung
     from adapt.training.loop import Tick
 
@@ -130,8 +132,7 @@ def adapt(
         DataError: there is nothing to train or judge on.
     """
     watch, means = watch or Watch(), means or Means()
-    play = sources[recipe.play.name]
-    recipe = resolve(recipe, play.embodiment)
+    recipe = resolve(recipe, sources[recipe.play.name].embodiment)
     info = backbone_info(recipe.backbone)
     _refuse(recipe, sources)
     inputs = _inputs(recipe, info, sources)
@@ -149,7 +150,7 @@ def adapt(
 
 def _refuse(recipe: AdaptRecipe, sources: Mapping[str, Clips]) -> None:
     play = sources[recipe.play.name].embodiment
-    _refuse_leaks(recipe, sources)
+    refuse_shared(recipe, sources)
     for part in recipe.parts:
         robot = sources[part.name].embodiment
         if part.role == "video" and recipe.play.role != "video" and not robot.is_action_free:
@@ -168,23 +169,14 @@ def _refuse(recipe: AdaptRecipe, sources: Mapping[str, Clips]) -> None:
             raise UsageError(f"robot {robot.name!r} has actions but no state: give its state components.")
 
 
-def _refuse_leaks(recipe: AdaptRecipe, sources: Mapping[str, Clips]) -> None:
-    """What is held out in one part may not be trained on in another."""
-    held = {
-        s.content_sha256: (part.shards, s.episode)
-        for part in recipe.parts
-        if part.role == "play" or part.name == recipe.play.name
-        for s in sources[part.name].manifest.samples
-        if s.split != "train"
-    }
-    for part in recipe.parts:
-        for sample in sources[part.name].manifest.samples:
-            if sample.split == "train" and sample.content_sha256 in held:
-                shards, episode = held[sample.content_sha256]
-                raise UsageError(
-                    f"{part.shards}: trains on {sample.episode}, which {shards} holds out as {episode}. Merge the data "
-                    "with `wam shard merge`, so that one split holds for all of it."
-                )
+def _play(recipe: AdaptRecipe, sources: Mapping[str, Clips]) -> Clips:
+    """All shards of the adapter's robot."""
+    return Clips.joined([sources[p.name] for p in recipe.plays])
+
+
+def _judged_name(split: str, part: str, recipe: AdaptRecipe) -> str:
+    """What the catalogue calls the held-out windows of a part."""
+    return split if part == recipe.play.name else f"{split}-{part}"
 
 
 def _inputs(recipe: AdaptRecipe, info: BackboneInfo, sources: Mapping[str, Clips]) -> dict[str, dict[str, Any]]:
@@ -193,7 +185,7 @@ def _inputs(recipe: AdaptRecipe, info: BackboneInfo, sources: Mapping[str, Clips
     latents = {
         "sources": {n: [c.manifest.fingerprint, c.embodiment.digest()] for n, c in sorted(sources.items())},
         "parts": [[p.name, p.role, list(p.losses)] for p in recipe.parts],
-        "base": _base_id(recipe, info, sources[recipe.play.name].manifest),
+        "base": _base_id(recipe, info, _play(recipe, sources).manifest),
         "start": _start_id(recipe.start),
         "backbone_version": info.version,
         "version": MAKING_VERSION,
@@ -219,7 +211,7 @@ def _base_id(recipe: AdaptRecipe, info: BackboneInfo, manifest: Manifest) -> str
     record = read_record(base)
     if record.kind != "full":
         raise UsageError(f"{base}: holds a LoRA adapter, which is no base. Give the base that it was trained on.")
-    _refuse_seen(f"{base}", record.trained_on, manifest)
+    refuse_seen(f"{base}", record.trained_on, manifest)
     return record.weights_sha256
 
 
@@ -227,16 +219,6 @@ def _start_id(start: str | None) -> str:
     from adapt.handover.adapter import read_record
 
     return "none" if start is None else read_record(Path(start)).weights_sha256
-
-
-def _refuse_seen(base: str, trained_on: tuple[str, ...], manifest: Manifest) -> None:
-    """An honest report judges on what neither the base nor an earlier adapter was trained on."""
-    seen = [s.episode for s in manifest.samples if s.split != "train" and s.content_sha256 in trained_on]
-    if seen:
-        raise UsageError(
-            f"{base}: was trained on {seen[0]}, which is held out here, so the report would not be honest. "
-            "Use the split that the base was trained with."
-        )
 
 
 class _Work:
@@ -263,10 +245,9 @@ class _Work:
         self.run, self.info, self.sources, self.means = run, info, sources, means
         self.where = where_of(recipe.hardware, address=means.address)
         self.recipe = with_precision(recipe, self.where)
-        self.planned: tuple[float, int] | None = None
+        self.planned: Planned | None = None
         self.rung = self._planned_rung()
-        self.play = sources[recipe.play.name]
-        self.films = {p.name: sources[p.name] for p in recipe.parts if p.name != recipe.play.name}
+        self.play = _play(recipe, sources)
         self.time_base: TimeBase = recipe.time_base
         self.started = time.monotonic()
 
@@ -293,6 +274,7 @@ class _Work:
 
         for clips in self.sources.values():
             verify_shards(clips.folder, clips.manifest)
+        refuse_filmed(self.recipe, self.sources)
         backbone = self._made_backbone()
         for name, content in backbone.files().items():
             write_atomic(folder / name, content)
@@ -358,7 +340,7 @@ class _Work:
             )
         if record.time_base != self.time_base:
             raise UsageError(f"{self.recipe.start}: has another time base. Give the chunk_s and video_fps that it has.")
-        _refuse_seen(str(self.recipe.start), record.trained_on, self.play.manifest)
+        refuse_seen(str(self.recipe.start), record.trained_on, self.play.manifest)
         return kind.load(Path(self.recipe.start), base=base)
 
     def _catalogue(self, backbone):
@@ -379,16 +361,12 @@ class _Work:
         for part in recipe.parts:
             clips = self.sources[part.name]
             parts[part.name] = training_part(part.name, part.name, clips, backbone, recipe, naming)
+            held = {"val": False, "test": True} if part in recipe.plays else {}
             if part.role == "replay" and recipe.base is not None:
-                parts[f"test-{part.name}"] = judged_part(
-                    f"test-{part.name}", part.name, clips, backbone, recipe, naming, split="test", frames=False
-                )
-            if part.role == "play" or part.name == recipe.play.name:
-                for split in ("val", "test"):
-                    name = split if part.name == recipe.play.name else f"{split}-{part.name}"
-                    parts[name] = judged_part(
-                        name, part.name, clips, backbone, recipe, naming, split=split, frames=split == "test"
-                    )
+                held = {"test": False}
+            for split, frames in held.items():
+                name = _judged_name(split, part.name, recipe)
+                parts[name] = judged_part(name, part.name, clips, backbone, recipe, naming, split=split, frames=frames)
         return Catalogue(parts)
 
     def _job(self, steps: int):
@@ -462,6 +440,7 @@ class _Work:
             return rung_of(self.recipe, self.where)
         from adapt.planning.gpus import at_hand
         from adapt.planning.plan import choice_of
+        from adapt.planning.probe import Planned
 
         base, gpu = None if self.recipe.base is None else Path(self.recipe.base), at_hand()
         if gpu is None:
@@ -469,7 +448,7 @@ class _Work:
         choice = choice_of(self.recipe, gpu, gpus=self.where.processes, base=base)
         if choice.ranks > 1 and not self.where.is_sharded:
             self.where = replace(self.where, is_sharded=True)
-        self.planned = (choice.seconds_per_step, choice.total)
+        self.planned = Planned(self.recipe.steps or 0, choice.seconds_per_step, choice.total)
         for reason in (choice.rung.words, *choice.reasons):
             self.watch.note(reason)
         return rung_of(self.recipe, self.where, choice.rung)
@@ -564,7 +543,11 @@ class _Work:
 
         rows = []
         for name in sorted(kept):
-            samples = [s for s in spaced(cache.all(f"test-{name}"), FORGETTING_WINDOWS) if s.has_action]
+            samples = [
+                s
+                for s in spaced(cache.all(_judged_name("test", name, self.recipe)), FORGETTING_WINDOWS)
+                if s.has_action
+            ]
             if not samples:
                 continue
 
@@ -609,8 +592,10 @@ class _Work:
         return tuple(dict.fromkeys(x for c in self.sources.values() for x in c.manifest.licences))
 
     def _split(self) -> dict[str, SplitPart]:
-        windows = self.done[LATENTS].facts["windows"]
-        return episode_split(self.play.manifest, windows | {"train": windows[self.recipe.play.name]})
+        windows, plays = self.done[LATENTS].facts["windows"], self.recipe.plays
+        counts = {"train": sum(windows[p.name] for p in plays)}
+        counts |= {s: sum(windows[_judged_name(s, p.name, self.recipe)] for p in plays) for s in ("val", "test")}
+        return episode_split(self.play, counts)
 
     def _report(self, backbone, judged, words: tuple[str, str]) -> Report:
         from schemas.report import Training
@@ -680,13 +665,13 @@ class _Work:
         }
 
 
-def episode_split(manifest: Manifest, windows: dict[str, int]) -> dict[str, SplitPart]:
+def episode_split(clips: Clips, windows: dict[str, int]) -> dict[str, SplitPart]:
     """Episodes, minutes and windows of each part of the split."""
     parts = {}
     for name in ("train", "val", "test"):
-        samples = [s for s in manifest.samples if s.split == name]
+        samples = [s for s in clips.manifest.samples if s.split == name]
         parts[name] = SplitPart(
-            episodes=tuple(dict.fromkeys(s.episode for s in samples)),
+            episodes=tuple(dict.fromkeys(clips.episodes[s.key] for s in samples)),
             minutes=sum(s.seconds for s in samples) / 60,
             windows=windows.get(name, 0),
         )

@@ -95,8 +95,7 @@ def adapt(
     if dry_run:
         from cli.plan import print_plan
 
-        films = next((c for n, c in found.items() if n == "video"), None)
-        print_plan(resolved, found[resolved.play.name], films, json=json, gpus=max(1, gpus or 1), folder=out.parent)
+        print_plan(resolved, found, json=json, gpus=max(1, gpus or 1), folder=out.parent)
         return
     command = "wam " + " ".join(shlex.quote(a) for a in sys.argv[1:])
     result = _run(

@@ -38,17 +38,9 @@ class Asked:
 
 def parts_of(asked: Asked, out: Path) -> "tuple[tuple[MixPart, ...], dict[str, Clips]]":
     """Parts and their shards, by name; raw logs are ingested below `out` first."""
-    from schemas.errors import UsageError
-
-    everything = [*asked.play, *asked.replay, *(p for p in (asked.add, asked.video) if p)]
-    for path in everything:
-        if not path.exists():
-            raise UsageError(f"{path}: no such file or folder. Check the path.")
     share = _share(asked)
     if isinstance(share, Path):
         return _from_file(share, asked)
-    if not asked.play:
-        raise UsageError("no data: give the robot's logs or shards, or a mix file with --mix FILE.")
     found = {"play": _play(asked, list(asked.play), out / "shards")}
     if asked.add:
         found["added"] = _play(asked, [asked.add], out / "added_shards")
@@ -58,9 +50,37 @@ def parts_of(asked: Asked, out: Path) -> "tuple[tuple[MixPart, ...], dict[str, C
             [asked.video], out / "video_shards", robot=None, task=asked.video_task, split=whole, blank_text=True,
             **asked.ingest,
         )  # fmt: skip
-    for number, folder in enumerate(asked.replay):
-        found[f"replay{number or ''}"] = source.opened(folder, None)
-    return _shared(found, share), found
+    return _with_replays(found, share, asked)
+
+
+def opened_parts(asked: Asked) -> "tuple[tuple[MixPart, ...], dict[str, Clips]]":
+    """The same of finished shards.
+
+    Raises:
+        UsageError: a folder holds no shards.
+    """
+    from schemas.errors import UsageError
+
+    share = _share(asked)
+    if isinstance(share, Path):
+        return _from_file(share, asked)
+    if len(asked.play) > 1:
+        raise UsageError(f"{asked.play[1]}: one folder of play, and one more with --add. Merge with `wam shard merge`.")
+    folders = {"play": asked.play[0], "added": asked.add, "video": asked.video}
+    for path in (*filter(None, folders.values()), *asked.replay):
+        if not source.is_shards(path):
+            raise UsageError(
+                f"{path}: holds no shards. Ingest it with `wam ingest`, or give it to `wam adapt --dry-run`."
+            )
+    found = {n: source.opened(p, None if n == "video" else asked.robot) for n, p in folders.items() if p}
+    return _with_replays(found, share, asked)
+
+
+def _with_replays(
+    found: "dict[str, Clips]", video_share: float | None, asked: Asked
+) -> "tuple[tuple[MixPart, ...], dict[str, Clips]]":
+    found |= {f"replay{number or ''}": source.opened(folder, None) for number, folder in enumerate(asked.replay)}
+    return _shared(found, video_share), found
 
 
 def _play(asked: Asked, folders: list[Path], out: Path) -> "Clips":
@@ -90,17 +110,25 @@ def _shared(found: "dict[str, Clips]", video_share: float | None) -> "tuple[MixP
 
 
 def _share(asked: Asked) -> float | Path | None:
+    """The video's share of each batch, or a mix file, which then names everything.
+
+    Raises:
+        UsageError: something that is pointed at does not exist, or nothing is.
+    """
     from schemas.errors import UsageError
 
-    if asked.mix is None:
-        return None
+    for path in (*asked.play, *asked.replay, *(p for p in (asked.add, asked.video) if p)):
+        if not path.exists():
+            raise UsageError(f"{path}: no such file or folder. Check the path.")
     try:
-        share = float(asked.mix)
+        share = None if asked.mix is None else float(asked.mix)
     except ValueError:
         return Path(asked.mix)
-    if not 0 < share < 1:
+    if not asked.play:
+        raise UsageError("no data: give the robot's logs or shards, or a mix file with --mix FILE.")
+    if share is not None and not 0 < share < 1:
         raise UsageError(f"--mix {asked.mix}: the video's share of each batch, wanted between 0 and 1.")
-    if asked.video is None:
+    if share is not None and asked.video is None:
         raise UsageError(f"--mix {asked.mix}: is the share of --video DIR, which is not given.")
     return share
 

@@ -1,18 +1,19 @@
 """`wam plan`: what a run would do, before anything is spent."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from cli import console
 
-FILM_SHARE = 0.125  # of a batch; it bears on no number of the plan
-
 
 def plan(
-    shards: Annotated[Path, typer.Argument(help="A folder of shards (`wam ingest`).")],
+    shards: Annotated[list[Path] | None, typer.Argument(help="A folder of shards (`wam ingest`).")] = None,
+    add: Annotated[Path | None, typer.Option(help="Shards of more play data of the robot.")] = None,
     video: Annotated[Path | None, typer.Option(help="Shards of action-free video.")] = None,
+    replay: Annotated[list[Path] | None, typer.Option(help="Shards of other data, against forgetting.")] = None,
+    mix: Annotated[str | None, typer.Option(help="The video's share of each batch, or a mix.yaml.")] = None,
     robot: Annotated[str | None, typer.Option(help="Robot to see the shards as.")] = None,
     backbone: Annotated[str | None, typer.Option(help="nano, or dreamzero (the default with --base or --gpu).")] = None,
     base: Annotated[str | None, typer.Option(help="The base's folder or name; its sizes are planned with.")] = None,
@@ -29,40 +30,37 @@ def plan(
     Times of DreamZero assume half of the GPU's peak until a run has measured them; nano is measured here, in two
     steps. What cannot fit is refused, with what would. `wam adapt --dry-run` plans from raw logs.
     """
-    from adapt.clips import Clips
-    from schemas.embodiment import load_embodiment
+    from cli.parts import Asked, opened_parts
     from schemas.recipe import AdaptRecipe
     from schemas.yaml_io import load_yaml, parse
 
-    play = Clips.open(shards, load_embodiment(robot) if robot else None)
-    films = Clips.open(video) if video else None
+    asked = Asked(play=shards or [], add=add, video=video, replay=replay or [], mix=mix, robot=robot)
+    parts, found = opened_parts(asked)
     settings = load_yaml(recipe) if recipe else {}
     if backbone or "backbone" not in settings:
         settings["backbone"] = backbone or ("dreamzero" if base or gpu else "nano")
     settings |= {"base": base} if base else {}
-    settings["parts"] = _parts(play, films)
+    settings["parts"] = [p.as_dict() for p in parts]
     print_plan(
         parse(AdaptRecipe, settings, str(recipe or "settings")),
-        play,
-        films,
+        found,
         json=json,
         gpu=gpu,
         gpus=gpus,
         serve_gpu=serve_gpu,
-        folder=shards,
+        folder=Path(parts[0].shards),
     )
 
 
 def print_plan(
     recipe,
-    play,
-    films,
+    sources,
     *,
     json: bool,
     gpu: str | None = None,
     gpus: int = 1,
     serve_gpu: str | None = None,
-    folder: Path | None = None,
+    folder: Path,
 ) -> None:
     """The plan of a recipe on opened shards, as a report or as JSON.
 
@@ -79,14 +77,13 @@ def print_plan(
     base, licence = (None, None) if on_nano else _base(recipe.base)
     found = make_plan(
         recipe,
-        play,
-        films,
+        sources,
         gpu=named(gpu) if gpu else (None if on_nano else at_hand()),
         gpus=gpus,
         serve_gpu=named(serve_gpu) if serve_gpu else None,
         base=base,
         base_licence=licence,
-        folder=folder or play.folder,
+        folder=folder,
     )
     if json:
         console.as_json(found.as_dict())
@@ -144,15 +141,6 @@ def _print_memory(found) -> None:
     if found.host_bytes:
         rows.append(["beside it, in host memory", _size(found.host_bytes)])
     console.table(rows, ["memory at the peak of a step", ""], right=(1,))
-
-
-def _parts(play, films) -> list[dict[str, Any]]:
-    """The mixture of one folder of play and one of film."""
-    own = {"name": "play", "shards": str(play.folder), "share": 1 - FILM_SHARE if films else 1.0}
-    is_free = play.embodiment.is_action_free
-    own |= {"role": "video", "losses": ["video"]} if is_free else {"role": "play", "losses": ["video", "action"]}
-    film = {"name": "video", "share": FILM_SHARE, "role": "video", "losses": ["video"]}
-    return [own, film | {"shards": str(films.folder)}] if films else [own]
 
 
 def _base(name: str | None) -> tuple[Path | None, str | None]:

@@ -1,5 +1,6 @@
 """What lies beside shards: the list of them with hashes, counts, rejects and provenance; written last."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from schemas.embodiment import Embodiment
@@ -151,3 +152,25 @@ class Manifest(Record):
 
     def split_keys(self, split: Split) -> tuple[str, ...]:
         return tuple(s.key for s in self.samples if s.split == split)
+
+
+def merged(
+    manifests: Sequence[Manifest], *, shards: tuple[ShardInfo, ...], split_rule: SplitRule, fingerprint: str
+) -> Manifest:
+    """Manifests of one robot as one, over `shards`; whatever they had to say is kept."""
+    samples = [s for shard in shards for s in shard.samples]
+    first = manifests[0]
+    return Manifest(
+        fingerprint=fingerprint,
+        embodiment=first.embodiment,
+        split_rule=split_rule,
+        shards=shards,
+        rejects=tuple(r for m in manifests for r in m.rejects),
+        findings=tuple(f for m in manifests for f in m.findings),
+        source_episodes=sum(m.source_episodes for m in manifests),
+        episodes=len({(s.session, s.episode) for s in samples}),
+        seconds=round(sum(s.seconds for s in samples), 6),
+        licences=tuple(dict.fromkeys(x for m in manifests for x in m.licences)),
+        sources=tuple(dict.fromkeys(x for m in manifests for x in m.sources)),
+        tool=first.tool,
+    )

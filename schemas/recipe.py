@@ -195,3 +195,8 @@ class AdaptRecipe(Record):
     def play(self) -> MixPart:
         """The part whose robot the adapter is for: the first with role play, or the first film of a video-only run."""
         return next((p for p in self.parts if p.role == "play"), self.parts[0])
+
+    @property
+    def plays(self) -> tuple[MixPart, ...]:
+        """All parts of the adapter's robot: what is normalised by, judged on and counted in epochs."""
+        return tuple(p for p in self.parts if p.role == "play") or (self.play,)

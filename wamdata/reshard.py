@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.errors import UsageError
-from schemas.manifest import Manifest, SampleInfo
+from schemas.manifest import Manifest, SampleInfo, merged
 from schemas.recipe import SplitRule
 from schemas.record import sha256_of
 from wamdata.clips import from_sample
@@ -70,21 +70,8 @@ def reshard(
         s.model_copy(update={"samples": tuple(m.model_copy(update={"split": splits[m.key]}) for m in s.samples)})
         for s in shards
     )
-    first = manifests[0]
-    result = Manifest(
-        fingerprint=sha256_of([[m.fingerprint for m in manifests], where, shard_mb, split_rule.as_dict()]),
-        embodiment=first.embodiment,
-        split_rule=split_rule,
-        shards=shards,
-        rejects=tuple(r for m in manifests for r in m.rejects),
-        findings=tuple(f for m in manifests for f in m.findings),
-        source_episodes=sum(m.source_episodes for m in manifests),
-        episodes=len({(s.session, s.episode) for s in samples}),
-        seconds=round(sum(s.seconds for s in samples), 6),
-        licences=tuple(dict.fromkeys(x for m in manifests for x in m.licences)),
-        sources=tuple(dict.fromkeys(x for m in manifests for x in m.sources)),
-        tool=first.tool,
-    )
+    fingerprint = sha256_of([[m.fingerprint for m in manifests], where, shard_mb, split_rule.as_dict()])
+    result = merged(manifests, shards=shards, split_rule=split_rule, fingerprint=fingerprint)
     result.write_json(partial / MANIFEST)
     os.replace(partial, out)
     return result

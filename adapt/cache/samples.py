@@ -120,7 +120,7 @@ class Encoding:
         """Embed every prompt of the catalogue, once; nothing is kept of one where there is no text encoder."""
         left = cache.unread_prompts()
         if left:
-            cache.store.add_texts(dict.fromkeys(left, {}) | self.backbone.embed(left))
+            cache.store.add_texts({prompt: {} for prompt in left} | self.backbone.embed(left))
 
     def _encoded(self, part: Part, window: Window) -> dict[str, torch.Tensor]:
         robot = self.clips[part.source].embodiment

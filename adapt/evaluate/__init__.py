@@ -7,7 +7,6 @@ says what is judged and under which settings, `windows` turns samples into windo
 from adapt.evaluate.arms import Arm, HasLossAt, ServesAs, Serving, deployed
 from adapt.evaluate.judging import Judged, judge
 from adapt.evaluate.probes import Probes, judge_forgetting, loss_by_level
-from adapt.evaluate.windows import episode_names
 
 __all__ = [
     "Arm",
@@ -17,7 +16,6 @@ __all__ = [
     "ServesAs",
     "Serving",
     "deployed",
-    "episode_names",
     "judge",
     "judge_forgetting",
     "loss_by_level",

@@ -77,7 +77,7 @@ def judge_adapter(
         judged = judge(backbone, models, test, clips, recipe, probes=probes, serving=serving, others=others)
     finally:
         shutil.rmtree(out / SCRATCH, ignore_errors=True)
-    split = episode_split(shards.manifest, {"test": len(test)})
+    split = episode_split(shards, {"test": len(test)})
     words = verdict(judged.action, has_base="base" in models, episodes=len(split["test"].episodes))
     report = Report(
         verdict=words[0],

@@ -18,7 +18,7 @@ from adapt.evaluate.arms import Arm, Serving, arms_of
 from adapt.evaluate.free import context, decoded, run_free
 from adapt.evaluate.predictions import Predictions
 from adapt.evaluate.probes import Probes
-from adapt.evaluate.windows import episode_names, in_order, last_chunks, training_windows
+from adapt.evaluate.windows import in_order, last_chunks, training_windows
 from adapt.report import Chunk, Example, Figures, WindowErrors, contact_sheet
 from adapt.scoring import copy_last, score_actions, score_video, window_errors
 from adapt.scoring.baselines import ActionWindows, Float, all_baselines
@@ -162,7 +162,7 @@ def _examples(
     backbone: Backbone,
 ) -> tuple[Example, ...]:
     """The first held-out clips, whole, with the chunks that were predicted on them."""
-    names, keys = episode_names(clips), np.array(clip_keys)
+    names, keys = clips.episodes, np.array(clip_keys)
     shown: list[Example] = []
     for clip in clips.stream("test"):
         mine = np.flatnonzero(keys == clip.key)

@@ -24,7 +24,7 @@ def in_order(samples: Sequence[Latents], time_base: TimeBase) -> list[Latents]:
 
 def last_chunks(samples: Sequence[Latents], clips: Clips, time_base: TimeBase) -> ActionWindows:
     """The last chunks of held-out samples, under their episodes' names."""
-    episodes = episode_names(clips)
+    episodes = clips.episodes
     return ActionWindows(
         state=np.stack([s.state[-1] for s in samples]),
         history=np.stack([s.history[-1] for s in samples]),
@@ -52,12 +52,3 @@ def training_windows(clips: Clips, backbone: Backbone, *, imitated: frozenset[st
             )
         )
     return concatenate(parts) if parts else None
-
-
-def episode_names(clips: Clips) -> dict[str, str]:
-    """Clip key -> the source's name of its episode; the key itself where two sources share a name."""
-    names = {s.key: s.episode for s in clips.manifest.samples}
-    sessions: dict[str, set[str]] = {}
-    for sample in clips.manifest.samples:
-        sessions.setdefault(sample.episode, set()).add(sample.session)
-    return {key: name if len(sessions[name]) == 1 else key for key, name in names.items()}

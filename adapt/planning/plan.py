@@ -1,53 +1,28 @@
 """What a run would do, before anything is spent: windows, epochs, hours, bytes; read from shards, no pixel decoded.
 
-DreamZero is planned in closed form, at an assumed share of a GPU's peak; `probe` measures two real steps, and `agree`
-says where plan and measurement part. `nano` is small enough to be measured at once, on random numbers.
-Does not read the base's weights, only their headers.
+DreamZero is planned in closed form, at an assumed share of a GPU's peak; a run holds a probe of two real steps against
+it. `nano` is measured at once. Does not read the base's weights, only their headers.
 """
 
-from __future__ import annotations  # the training loop probes on machines without pydantic, which the schemas need
+from __future__ import annotations
 
-import math
 import shutil
-import time
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adapt.clips import Clips
+from adapt.defaults import play_per_step, resolve, steps_for
+from adapt.planning.counts import CHECKPOINTS, Counts, count, decisions
 from adapt.planning.gpus import EXPECTED, FASTEST, SLOWEST, Gpu
 from adapt.planning.ladder import Choice, choose, seconds
+from adapt.planning.nano import plan_nano
+from schemas.embodiment import Embodiment
+from schemas.recipe import AdaptRecipe
 
 if TYPE_CHECKING:
     from adapt.backbones.dreamzero.cost import DreamZeroCost
-    from adapt.clips import Clips
-    from schemas.recipe import AdaptRecipe
-
-CHECKPOINTS = 3  # kept at once: two newest and the chosen one
-DRIFT = 0.1  # plan and probe may differ by so much without a word
-
-
-@dataclass(frozen=True)
-class Counts:
-    """What the shards hold for a run; `short_clips` give no whole window and are not trained on.
-
-    Args:
-        train: windows of the robot's training part; `video` those of action-free film.
-        judged: chunks of the parts that are held out.
-        episodes, minutes: by part.
-    """
-
-    train: int
-    video: int
-    judged: dict[str, int]
-    episodes: dict[str, int]
-    minutes: dict[str, float]
-    instructions: tuple[str, ...]
-    short_clips: tuple[str, ...]
-
-    @property
-    def windows(self) -> int:
-        return self.train + self.video
 
 
 @dataclass(frozen=True)
@@ -138,6 +113,7 @@ class Plan:
         episodes = sum(counts.episodes.values())
         each = f"{60 * minutes / episodes:.0f} s" if episodes else "nothing"
         film = f" + {counts.video} of film" if counts.video else ""
+        film += f" + {counts.replay} replayed" if counts.replay else ""
         texts = len(counts.instructions)
         listens = "one instruction: language is untestable" if texts == 1 else f"{texts} instructions"
         return (
@@ -155,6 +131,7 @@ class Plan:
             "train_windows": counts.train,
             "video_windows": counts.video,
             "judged_chunks": counts.judged,
+            "replay_windows": counts.replay,
             "instructions": counts.instructions,
             "short_clips": counts.short_clips,
             "cache_bytes": self.disk["cache"],
@@ -167,8 +144,7 @@ class Plan:
 
 def plan(
     recipe: AdaptRecipe,
-    play: Clips,
-    films: Clips | None = None,
+    sources: Mapping[str, Clips],
     *,
     gpu: Gpu | None = None,
     gpus: int = 1,
@@ -180,6 +156,7 @@ def plan(
     """The plan of a run on these shards.
 
     Args:
+        sources: shards of every part of the recipe, by the part's name.
         gpu: that trains; None plans no time and no memory of a DreamZero. `nano` is measured on this machine.
         serve_gpu: that the robot will be controlled with; `gpu` by default.
         base: folder of the base's checkpoint; without one a DreamZero has the 14B's sizes, or the 5B's by its name.
@@ -188,28 +165,28 @@ def plan(
     Raises:
         UsageError: no rung fits the GPU, or the batch does not divide over them.
     """
-    from adapt.defaults import play_per_step, resolve, steps_for
-
-    recipe = resolve(recipe, play.embodiment)
-    counts = count(recipe, play, films)
+    robot = sources[recipe.play.name].embodiment
+    recipe = resolve(recipe, robot)
+    counts = count(recipe, sources)
     if not recipe.steps and not counts.windows:
         recipe = recipe.model_copy(update={"steps": 1})
     steps = steps_for(recipe, max(1, counts.train))
+    licences = tuple(dict.fromkeys(x for clips in sources.values() for x in clips.manifest.licences))
     common = {
-        "robot": play.embodiment.name,
+        "robot": robot.name,
         "counts": counts,
         "gpus": gpus,
         "steps": steps,
         "batch": recipe.batch,
         "epochs": steps * play_per_step(recipe, counts.train) / counts.train if counts.train else 0.0,
         "disk_free": _free(folder),
-        "licences": _licences(play, films, base_licence),
+        "licences": licences + ((f"{base_licence} (base)",) if base_licence else ()),
     }
-    warnings = [*_warnings(recipe, play, counts)]
+    warnings = [*_warnings(recipe, robot, counts, licences)]
     if recipe.backbone == "nano":
-        found = _nano(recipe, play, counts, steps)
+        found = plan_nano(recipe, robot, counts, steps)
     else:
-        found = _dreamzero(recipe, play, counts, steps, gpu=gpu, gpus=gpus, serve_gpu=serve_gpu or gpu, base=base)
+        found = _dreamzero(recipe, robot, counts, steps, gpu=gpu, gpus=gpus, serve_gpu=serve_gpu or gpu, base=base)
     made = Plan(**common, **found)
     written = sum(made.disk.values())
     if made.disk_free is not None and written > made.disk_free:
@@ -219,118 +196,6 @@ def plan(
     if made.control and not made.control.in_time:
         warnings.append(made.control.words)
     return replace(made, warnings=tuple(warnings))
-
-
-def count(recipe: AdaptRecipe, play: Clips, films: Clips | None) -> Counts:
-    """Windows, chunks, minutes and instructions of the shards on the recipe's time base, which must be resolved."""
-    from wamdata.windows import judged_starts, on_time_base, window_starts
-
-    time_base = recipe.time_base
-    stride = max(1, round(recipe.window_stride_s * time_base.action_hz))
-    texts, short, chunks = {}, [], {"val": 0, "test": 0}
-    train = video = 0
-    split_of = {s.key: s.split for s in play.manifest.samples}
-    for clip in play.stream():
-        rows = on_time_base(clip, play.embodiment, time_base)
-        texts.setdefault(clip.text_at(int(rows.t_ns[0])), None)
-        if split_of[clip.key] != "train":
-            chunks[split_of[clip.key]] += len(judged_starts(clip, rows, time_base)[0])
-            continue
-        starts = window_starts(clip, rows, time_base, stride=stride)
-        train += len(starts)
-        if not starts:
-            short.append(clip.key)
-    for clip in films.stream() if films else ():
-        rows = on_time_base(clip, films.embodiment, time_base)
-        video += len(window_starts(clip, rows, time_base, stride=stride))
-    samples = play.manifest.samples
-    return Counts(
-        train=train,
-        video=video,
-        judged=chunks,
-        episodes={p: len({s.session for s in samples if s.split == p}) for p in ("train", "val", "test")},
-        minutes={p: sum(s.seconds for s in samples if s.split == p) / 60 for p in ("train", "val", "test")},
-        instructions=tuple(texts),
-        short_clips=tuple(short),
-    )
-
-
-# A probe
-
-
-@dataclass(frozen=True)
-class Probe:
-    """Two real steps, measured.
-
-    Args:
-        seconds: of the second; the first one warmed up.
-        peak_bytes: most that was allocated on the GPU; None on a CPU.
-        flops: operations of one step.
-    """
-
-    seconds: float
-    peak_bytes: int | None
-    flops: float
-
-
-def probe(step: Callable[[], None], *, device: Any, has_flops: bool = True) -> Probe:
-    """What a step costs: one that warms up and is counted, and one that is timed.
-
-    The steps are real: take them before a state is restored, or on a copy of what they change.
-
-    Args:
-        device: a torch device, or its name.
-        has_flops: count operations; not possible where blocks are compiled, whose insides no counter sees.
-    """
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    device = torch.device(device)
-    on_gpu = device.type == "cuda"
-    if on_gpu:
-        torch.cuda.reset_peak_memory_stats(device)
-    flops = 0.0
-    if has_flops:
-        with FlopCounterMode(display=False) as counter:
-            step()
-        flops = float(counter.get_total_flops())
-    else:
-        step()
-    if on_gpu:
-        torch.cuda.synchronize(device)
-    started = time.perf_counter()
-    step()
-    if on_gpu:
-        torch.cuda.synchronize(device)
-    taken = time.perf_counter() - started
-    return Probe(taken, torch.cuda.max_memory_allocated(device) if on_gpu else None, flops)
-
-
-def agree(plan: Plan, probe: Probe) -> list[str]:
-    """Where a probe of a whole step is more than a tenth off the plan, one sentence each; empty where it is not."""
-    pairs = [
-        ("operations of a step", plan.operations / 1e12, probe.flops / 1e12, "TFLOP"),
-        ("memory at the peak", plan.peak_bytes / 1e9, (probe.peak_bytes or 0) / 1e9, "GB"),
-        ("a step", plan.seconds_per_step or 0, probe.seconds, "s"),
-    ]
-    found = []
-    for what, planned, measured, unit in pairs:
-        if planned and measured and abs(measured / planned - 1) > DRIFT:
-            hours = f", training {probe.seconds * plan.steps / 3600:.1f} h" if unit == "s" else ""
-            found.append(
-                f"{what}: {measured:.3g} {unit} measured, {planned:.3g} planned ({measured / planned - 1:+.0%}){hours}"
-            )
-    return found
-
-
-def measured(plan: Plan, probe: Probe) -> Plan:
-    """The plan with a probe's seconds in place of assumed ones, in training's hours too."""
-    hours = plan.hours | {"train": plan.steps * probe.seconds / 3600}
-    both = (probe.seconds, probe.seconds)
-    return replace(plan, is_measured=True, seconds_per_step=probe.seconds, seconds_range=both, hours=hours)
-
-
-# DreamZero
 
 
 def cost_of(recipe: AdaptRecipe, base: Path | None = None) -> DreamZeroCost:
@@ -368,7 +233,7 @@ def _chosen(recipe: AdaptRecipe, cost: DreamZeroCost, gpu: Gpu, gpus: int) -> Ch
 
 def _dreamzero(
     recipe: AdaptRecipe,
-    play: Clips,
+    robot: Embodiment,
     counts: Counts,
     steps: int,
     *,
@@ -390,11 +255,11 @@ def _dreamzero(
     hours = {}
     if gpu:
         rate = gpu.bf16_tflops * 1e12 * EXPECTED
-        decisions = _decisions(recipe, counts, steps) / gpus
+        acted = decisions(recipe, counts, steps) / gpus
         hours = {
-            "encode": (encoded / gpus * cost.encode_flops + len(counts.instructions) * cost.prompt_flops) / rate / 3600,
+            "encode": (encoded / gpus * cost.encode_flops + counts.prompts * cost.prompt_flops) / rate / 3600,
             "train": steps * times[0] / 3600,
-            "judge": decisions * cost.decision_flops(steps=recipe.denoise_steps) / rate / 3600,
+            "judge": acted * cost.decision_flops(steps=recipe.denoise_steps) / rate / 3600,
         }
     state = cost.trained * (4 + 8 + 4 * cost.has_average)
     return {
@@ -411,20 +276,14 @@ def _dreamzero(
         "headroom": choice.headroom if choice else None,
         "operations": each * cost.flops(choice.rung).done if choice else 0.0,
         "disk": {
-            "cache": encoded * cost.cached_bytes + len(counts.instructions) * cost.prompt_bytes,
+            "cache": encoded * cost.cached_bytes + counts.prompts * cost.prompt_bytes,
             "checkpoints": CHECKPOINTS * state,
             "adapter": 4 * cost.trained,
         },
-        "control": _control(recipe, cost, serve_gpu) if serve_gpu and not play.embodiment.is_action_free else None,
+        "control": _control(recipe, cost, serve_gpu) if serve_gpu and not robot.is_action_free else None,
         "reasons": choice.reasons if choice else (),
         "choice": choice,
     }
-
-
-def _decisions(recipe: AdaptRecipe, counts: Counts, steps: int) -> float:
-    """Decisions that judging takes: looks while training, and the report's model, mean, blind and base arms."""
-    looks = steps // recipe.eval_every * min(recipe.eval_windows, counts.judged["val"])
-    return looks + counts.judged["test"] * (3 + recipe.samples)
 
 
 def _control(recipe: AdaptRecipe, cost: DreamZeroCost, gpu: Gpu) -> Control:
@@ -443,114 +302,6 @@ def _control(recipe: AdaptRecipe, cost: DreamZeroCost, gpu: Gpu) -> Control:
     )
 
 
-# nano
-
-
-def _nano(recipe: AdaptRecipe, play: Clips, counts: Counts, steps: int) -> dict[str, Any]:
-    """Two steps on random numbers of the run's own shapes, on this machine's CPU."""
-    from adapt.backbones.registry import backbone_info
-
-    config, found, parameters, saved = _probed_nano(recipe, play)
-    encoded = counts.windows * recipe.augment.copies + sum(counts.judged.values())
-    latents = 2 * config.num_latents * config.channels * math.prod(config.grid)
-    # A decision runs the network forward alone, a third of a step's operations, on one chunk of the window.
-    decision = found.seconds / recipe.batch / 3 / config.chunks * recipe.denoise_steps
-    each = 4 * parameters
-    return {
-        "backbone": f"{recipe.backbone}: {backbone_info(recipe.backbone).about}",
-        "base": recipe.base or "none",
-        "gpu": f"CPU, {recipe.hardware.threads} thread" + "s" * (recipe.hardware.threads > 1),
-        "rung": "float32, everything kept",
-        "is_measured": True,
-        "seconds_per_step": found.seconds,
-        "seconds_range": (found.seconds, found.seconds),
-        "hours": {
-            "train": steps * found.seconds / 3600,
-            "judge": _decisions(recipe, counts, steps) * decision / 3600,
-        },
-        "bytes": {
-            "weights": each,
-            "gradients": each,
-            "optimizer": 2 * each,
-            "moving average": each * (recipe.ema > 0),
-            "activations": saved,
-        },
-        "host_bytes": 0,
-        "headroom": None,
-        "operations": found.flops,
-        "disk": {
-            "cache": encoded * latents,
-            "checkpoints": CHECKPOINTS * each * (3 + (recipe.ema > 0)),
-            "adapter": each,
-        },
-        "control": None,
-    }
-
-
-def _probed_nano(recipe: AdaptRecipe, play: Clips) -> tuple[Any, Probe, int, int]:
-    """The config, a probe, the number of parameters, and bytes that a step keeps for its backward pass."""
-    import torch
-
-    from adapt.backbones.base import Totals
-    from adapt.backbones.nano.backbone import _config
-    from adapt.backbones.nano.batch import Draws, draws_for
-    from adapt.backbones.nano.model import build
-    from adapt.backbones.nano.objective import loss
-
-    config = _config(play.embodiment, recipe)
-    model, batch = build(config, 0), _random_batch(config, recipe.batch)
-    draws = Draws.stack([draws_for(0, 0, str(i), config) for i in range(recipe.batch)])
-    of = Totals(recipe.batch, recipe.batch * config.chunks * config.steps)
-    kept: dict[int, int] = {}
-    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    def step() -> None:
-        model.zero_grad(set_to_none=True)
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            total = sum(loss(model, batch, draws, of).values())
-        total.backward()
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(recipe.hardware.threads)
-    try:
-        found = probe(step, device="cpu")
-    finally:
-        torch.set_num_threads(threads)
-    return config, found, sum(p.numel() for p in model.parameters()), sum(kept.values())
-
-
-def _random_batch(config: Any, size: int) -> Any:
-    import torch
-
-    from adapt.backbones.nano.batch import Batch
-
-    generator = torch.Generator().manual_seed(0)
-
-    def normal(*shape: int) -> torch.Tensor:
-        return torch.randn((size, *shape), generator=generator)
-
-    last = config.action_width if config.last_command else 0
-    return Batch(
-        latents=normal(config.num_latents, config.channels, *config.grid),
-        state=normal(config.chunks, config.state_width),
-        history=normal(config.chunks, config.lags, config.state_width),
-        last_action=normal(config.chunks, last),
-        action=normal(config.chunks, config.steps, config.action_width),
-        action_valid=torch.ones(size, config.chunks, config.steps, dtype=torch.bool),
-        has_action=torch.ones(size, dtype=torch.bool),
-        text=normal(config.text_width),
-    )
-
-
-# Shared
-
-
 def _free(folder: Path | None) -> int | None:
     if folder is None:
         return None
@@ -558,12 +309,7 @@ def _free(folder: Path | None) -> int | None:
     return shutil.disk_usage(existing).free if existing else None
 
 
-def _licences(play: Clips, films: Clips | None, base: str | None) -> tuple[str, ...]:
-    named = [*play.manifest.licences, *(films.manifest.licences if films else ())]
-    return tuple(dict.fromkeys(named)) + ((f"{base} (base)",) if base else ())
-
-
-def _warnings(recipe: AdaptRecipe, play: Clips, counts: Counts) -> list[str]:
+def _warnings(recipe: AdaptRecipe, robot: Embodiment, counts: Counts, licences: Sequence[str]) -> list[str]:
     found = []
     time_base = recipe.time_base
     if not counts.windows:
@@ -574,13 +320,13 @@ def _warnings(recipe: AdaptRecipe, play: Clips, counts: Counts) -> list[str]:
         found.append("one instruction: whether the model listens cannot be tested")
     if "" in counts.instructions:
         found.append("some clips have no instruction")
-    rate = play.embodiment.native_hz
-    if not play.embodiment.is_action_free and abs(rate / time_base.action_hz - 1) > 0.02:
+    rate = robot.native_hz
+    if not robot.is_action_free and abs(rate / time_base.action_hz - 1) > 0.02:
         found.append(f"the robot runs at {rate:g} Hz, the model at {time_base.action_hz:g} Hz: rows are resampled")
-    if play.embodiment.is_action_free:
+    if robot.is_action_free:
         found.append("no actions: the result can imagine video, it cannot control a robot")
     if not recipe.base and recipe.backbone != "nano":
         found.append("no base is named: the plan has the 14B's sizes (`--base` names another)")
-    if any(licence.lower().startswith(("cc-by-nc", "unknown")) for licence in play.manifest.licences):
+    if any(licence.lower().startswith(("cc-by-nc", "unknown")) for licence in licences):
         found.append("the data's licence is unknown or excludes commercial use: so does the adapter's")
     return found

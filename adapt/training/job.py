@@ -19,6 +19,7 @@ from adapt.cache.samples import Cache, Encoding, open_cache
 from adapt.clips import Clips
 from adapt.defaults import steps_for
 from adapt.handover.adapter import FULL
+from adapt.planning.probe import Planned, Probe, agree, probe
 from adapt.planning.rung import Rung
 from adapt.training.curves import Trained
 from adapt.training.loop import Course, HeldOut, Tick, train
@@ -44,7 +45,7 @@ class Job:
         run: the run folder, which all processes see.
         sources: by part of the recipe, its shards and the robot to see them as.
         steps: of the schedule; fewer where `ends_at`, a `time.time()`, comes sooner.
-        planned: seconds a step and bytes on a GPU that were planned, to be held against a probe.
+        planned: what the plan says a step takes, to be held against a probe.
         stop_after: for tests of resuming.
     """
 
@@ -55,7 +56,7 @@ class Job:
     steps: int
     store: Path | None = None
     ends_at: float = math.inf
-    planned: tuple[float, int] | None = None
+    planned: Planned | None = None
     stop_after: int | None = None
 
     @property
@@ -115,7 +116,7 @@ def train_here(
         done,
         windows=sum(counts.values()) - silent,
         video_windows=silent,
-        epochs=order.epochs(done.steps)[recipe.play.name],
+        epochs=_epochs(order.epochs(done.steps), counts, recipe),
         budget=f"{steps} steps of {recipe.batch}" + (f", until {recipe.until}" if recipe.until else ""),
     )
 
@@ -137,11 +138,12 @@ def horizon(
         return int(json.loads(path.read_bytes())["steps"])
     steps, facts = job.steps, {}
     if math.isfinite(job.ends_at) or world.device.type == "cuda":
-        seconds, peak = _probed(job, backbone, model, feed, world)
-        facts = {"seconds_per_step": seconds, "peak_bytes": peak}
-        on_note(_held_against_plan(seconds, peak, job.planned))
+        found = _probed(job, backbone, model, feed, world)
+        facts = {"seconds_per_step": found.seconds, "peak_bytes": found.peak_bytes}
+        for words in _in_words(found, job.planned):
+            on_note(words)
         if math.isfinite(job.ends_at):
-            possible = max(1, int((job.ends_at - time.time()) / (LOOKS * seconds)))
+            possible = max(1, int((job.ends_at - time.time()) / (LOOKS * found.seconds)))
             steps = min(steps, possible)
             if steps < job.steps:
                 on_note(f"time allows {steps} of {job.steps} steps: the schedule is that much shorter")
@@ -152,30 +154,29 @@ def horizon(
 
 def _probed(
     job: Job, backbone: Backbone, model: nn.Module, feed: Callable[[], AbstractContextManager], world: World
-) -> tuple[float, int]:
-    """Seconds of a step's forward and backward passes, the second time, and bytes on the GPU at its peak."""
-    recipe, on_gpu = job.recipe, world.device.type == "cuda"
+) -> Probe:
+    """A step's forward and backward passes; seconds are the mean of all ranks."""
     with feed() as steps:
-        step = next(iter(steps))
-    taken = 0.0
-    for _ in range(2):
-        started = time.perf_counter()
-        for low in range(0, len(step.samples), job.rung.micro_batch):
+        taken = next(iter(steps))
+
+    def step() -> None:
+        for low in range(0, len(taken.samples), job.rung.micro_batch):
             part = slice(low, low + job.rung.micro_batch)
-            found = backbone.loss(model, step.samples[part], seed=recipe.seed, epochs=step.epochs[part], of=step.of)
+            found = backbone.loss(
+                model, taken.samples[part], seed=job.recipe.seed, epochs=taken.epochs[part], of=taken.of
+            )
             sum(found.values()).backward()
-        if on_gpu:
-            torch.cuda.synchronize(world.device)
-        taken = time.perf_counter() - started
+
+    found = probe(step, device=world.device, has_flops=False)  # its counter does not see into compiled blocks
     model.zero_grad(set_to_none=True)
-    return world.numbers([taken])[0] / world.size, torch.cuda.max_memory_allocated() if on_gpu else 0
+    return replace(found, seconds=world.numbers([found.seconds])[0] / world.size)
 
 
-def _held_against_plan(seconds: float, peak: int, planned: tuple[float, int] | None) -> str:
-    words = f"probe: {seconds:.3g} s a step" + (f", {peak / 1e9:.1f} GB at its peak" if peak else "")
-    if planned is None:
-        return words
-    return f"{words}; planned {planned[0]:.3g} s ({seconds / planned[0] - 1:+.0%}) and {planned[1] / 1e9:.1f} GB"
+def _in_words(found: Probe, planned: Planned | None) -> list[str]:
+    peak = f", {found.peak_bytes / 1e9:.1f} GB at its peak" if found.peak_bytes else ""
+    parts = [] if planned is None else agree(planned, found)
+    verdict = "" if planned is None else "; not as planned:" if parts else "; as planned"
+    return [f"probe: {found.seconds:.3g} s a step{peak}{verdict}", *parts]
 
 
 def load_backbone(run: Path, recipe: AdaptRecipe, device: torch.device) -> Backbone:
@@ -229,13 +230,19 @@ def held_out(cache: Cache, split: str) -> list[Latents]:
 
 
 def steps_of(recipe: AdaptRecipe, cache: Cache) -> int:
-    """The schedule's length: as given, or as many epochs of the play part."""
+    """The schedule's length: as given, or as many epochs of the play parts."""
     if recipe.steps is not None:
         return recipe.steps
-    windows = len(cache.catalogue.parts[recipe.play.name].entries)
+    windows = sum(len(cache.catalogue.parts[p.name].entries) for p in recipe.plays)
     if not windows:
         raise DataError("no training clip holds a whole window. Log longer episodes or lower chunk_s.")
     return steps_for(recipe, windows)
+
+
+def _epochs(done: dict[str, float], windows: dict[str, int], recipe: AdaptRecipe) -> float:
+    """How often a window of the play parts was seen, on average."""
+    names = [p.name for p in recipe.plays]
+    return sum(done[n] * windows[n] for n in names) / sum(windows[n] for n in names)
 
 
 def stand_still(sample: Latents, backbone: Backbone, clips: Clips) -> np.ndarray:

@@ -313,6 +313,54 @@ def test_what_one_part_holds_out_no_other_may_train_on(arm_shards: Path, tmp_pat
         run_adapt(tmp_path / "run", recipe().model_copy(update={"parts": parts}), sources, command="")
 
 
+def test_a_film_of_a_held_out_episode_is_refused(arm_shards: Path, tmp_path: Path) -> None:
+    """The film was cut and has another name; a film of a training episode is welcome."""
+    from wamdata.video_cut import cut_packets
+
+    for split, number in (("train", 0), ("test", 1)):
+        folder = tmp_path / split
+        folder.mkdir()
+        clip = next(Clips.open(arm_shards).stream(split))
+        (folder / "whole.mp4").write_bytes(next(iter(clip.videos.values())))
+        (folder / f"take-{number}.mp4").write_bytes(cut_packets(folder / "whole.mp4", 0, clip.meta.rows - 3)[0])
+        (folder / "whole.mp4").unlink()
+        whole = {"sources": (str(folder),), "robot": "video_only", "task": "watch", "split": {"val": 0, "test": 0}}
+        ingest(IngestRecipe(**whole), tmp_path / f"{split}-shards", executor="local")
+    play = Clips.open(arm_shards)
+    with pytest.raises(UsageError, match=r"trains on film take-1, which shows .*, held out by"):
+        adapt(tmp_path / "leaky", recipe(steps=1), play, Clips.open(tmp_path / "test-shards"))
+    adapt(tmp_path / "sound", recipe(steps=1), play, Clips.open(tmp_path / "train-shards"))
+
+
+def test_all_play_parts_are_normalised_by_judged_on_and_reported(
+    arm_run: Path, arm_shards: Path, tmp_path: Path
+) -> None:
+    """Shards in two folders give what they give in one."""
+    from wamdata.reshard import reshard
+
+    episodes = sorted({s.episode for s in Clips.open(arm_shards).manifest.samples})
+    half = len(episodes) // 2
+    sources = {}
+    for name, some in (("play", episodes[:half]), ("added", episodes[half:])):
+        reshard([arm_shards], tmp_path / name, where=f"episode in {some}")
+        sources[name] = Clips.open(tmp_path / name)
+    parts = tuple(
+        MixPart(name=n, shards=str(c.folder), share=0.5, losses=("video", "action"), role="play")
+        for n, c in sources.items()
+    )
+    settings = recipe().model_copy(update={"parts": parts})
+    halves = run_adapt(tmp_path / "halves", settings, sources, command="").report
+    whole = adapt(tmp_path / "whole", recipe(), Clips.open(arm_shards)).report
+    assert {n: set(p.episodes) for n, p in halves.split.items()} == {n: set(p.episodes) for n, p in whole.split.items()}
+    assert {n: p.windows for n, p in halves.split.items()} == {n: p.windows for n, p in whole.split.items()}
+    for name in ("stand_still", "last_command", "mean", "ridge", "ridge_state"):
+        assert halves.action.error[name] == pytest.approx(whole.action.error[name], rel=1e-4), name
+    fitted = [load_file(tmp_path / run / "latents/encoder.safetensors") for run in ("halves", "whole")]
+    for name in ("state_mean", "state_scale", "history_scale", "action_mean", "action_scale"):
+        one, other = (tensors[f"normalizer.{name}"] for tensors in fitted)
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6, msg=name)
+
+
 @pytest.mark.slow
 def test_ray_actors_encode_the_same_windows(arm_run: Path, arm_shards: Path, tmp_path: Path) -> None:
     """Two actors, each with encoders of its own, write shards whose windows equal those made in this process."""

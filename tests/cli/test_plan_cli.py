@@ -64,3 +64,20 @@ def test_film_is_counted_beside_play_and_a_film_alone_cannot_control(g1_shards: 
     assert facts["video_windows"] > 0 and facts["train_windows"] == 714
     alone = json.loads(wam_plan(droid_shards, "--gpu", "141", "--json"))
     assert alone["control"] is None and any("cannot control" in w for w in alone["warnings"])
+
+
+def test_more_play_and_replayed_data_are_planned_and_raw_logs_refused(
+    g1_shards: Path, droid_shards: Path, g1: Path, tmp_path: Path
+) -> None:
+    facts = json.loads(wam_plan(g1_shards, "--add", g1_shards, "--replay", droid_shards, "--json"))
+    assert facts["train_windows"] == 2 * 714 and facts["replay_windows"] > 0
+    assert "holds no shards. Ingest it with `wam ingest`" in wam_plan(g1, code=2)
+    assert "no such file" in wam_plan(tmp_path / "nowhere", code=2) and "no data" in wam_plan(code=2)
+    mix = tmp_path / "mix.yaml"
+    mix.write_text(
+        "schema: wamkit/mix@1\nparts:\n"
+        f"- {{name: play, shards: {g1_shards}, share: 0.8, losses: [video, action], role: play}}\n"
+        f"- {{name: film, shards: {droid_shards}, share: 0.2, losses: [video], role: video}}\n"
+    )
+    mixed = json.loads(wam_plan("--mix", mix, "--json"))
+    assert mixed["train_windows"] == 714 and mixed["video_windows"] > 0

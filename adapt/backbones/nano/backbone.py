@@ -68,7 +68,7 @@ class NanoBackbone:
         on_progress: Callable[[int], None] = lambda windows: None,
     ) -> "NanoBackbone":
         """Fit the autoencoder on the training part of `videos` and the normalisation on that of `play`."""
-        config = _config(play.embodiment, recipe)
+        config = config_for(play.embodiment, recipe)
         fit = AutoencoderFit(patch=config.patch, group=config.group)
         windows = 0
         for clips in videos:
@@ -87,7 +87,7 @@ class NanoBackbone:
     @classmethod
     def on_base(cls, base: Path, play: Clips, recipe: AdaptRecipe) -> "NanoBackbone":
         """The base's encoders and trunk for the robot of `play`: widths and normalisation of its training part."""
-        own, wanted = cls.load(base), _config(play.embodiment, recipe)
+        own, wanted = cls.load(base), config_for(play.embodiment, recipe)
         if own.time_base != recipe.time_base:
             raise UsageError("the base was trained on another time base. Give the same chunk_s and video_fps.")
         config = replace(
@@ -329,7 +329,12 @@ class NanoBackbone:
 BACKBONE = NanoBackbone
 
 
-def _config(robot: Embodiment, recipe: AdaptRecipe) -> NanoConfig:
+def config_for(robot: Embodiment, recipe: AdaptRecipe) -> NanoConfig:
+    """Sizes of a nano for a robot.
+
+    Raises:
+        UsageError: the time base or the number of cameras cannot be.
+    """
     time_base, views = recipe.time_base, len(robot.model_cameras)
     if time_base.frames_per_chunk % NanoConfig.group:
         raise UsageError(

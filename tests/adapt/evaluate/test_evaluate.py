@@ -246,6 +246,7 @@ def test_shards_without_a_training_part_are_judged_without_fitted_baselines(clip
     untrained = SimpleNamespace(
         embodiment=clips.embodiment,
         manifest=clips.manifest,
+        episodes=clips.episodes,
         stream=lambda split: () if split == "train" else clips.stream(split),
     )
     probes = Probes(free_running=False, future=False, perceptual=False)

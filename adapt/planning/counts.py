@@ -1,0 +1,84 @@
+"""What the shards of a run's parts hold for it: windows, chunks, minutes, instructions. No pixel is decoded."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from adapt.clips import Clips
+from schemas.recipe import AdaptRecipe
+from wamdata.windows import judged_starts, on_time_base, window_starts
+
+CHECKPOINTS = 3  # kept at once: two newest and the chosen one
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What the shards hold for a run; `short_clips` give no whole window and are not trained on.
+
+    Args:
+        train: windows of the robot's training part; `video` those of action-free film, `replay` those of other data.
+        judged: chunks of what is held out: `val` and `test` of the robot's, `replay` against forgetting.
+        episodes, minutes: of the robot's, by part of the split.
+        instructions: of the robot's; `prompts` of all parts, which are embedded.
+    """
+
+    train: int
+    video: int
+    replay: int
+    judged: dict[str, int]
+    episodes: dict[str, int]
+    minutes: dict[str, float]
+    instructions: tuple[str, ...]
+    prompts: int
+    short_clips: tuple[str, ...]
+
+    @property
+    def windows(self) -> int:
+        return self.train + self.video + self.replay
+
+
+def count(recipe: AdaptRecipe, sources: Mapping[str, Clips]) -> Counts:
+    """Windows, chunks, minutes and instructions on the recipe's time base, which must be resolved."""
+    time_base = recipe.time_base
+    stride = max(1, round(recipe.window_stride_s * time_base.action_hz))
+    plays = {p.name for p in recipe.plays}
+    windows, chunks = {"play": 0, "video": 0, "replay": 0}, {"val": 0, "test": 0, "replay": 0}
+    texts, words, short = {}, set(), []
+    for part in recipe.parts:
+        clips = sources[part.name]
+        role = "play" if part.name in plays else part.role
+        split_of = {s.key: s.split for s in clips.manifest.samples}
+        for clip in clips.stream():
+            split = split_of[clip.key]
+            is_judged = role == "play" or (role == "replay" and split == "test" and recipe.base is not None)
+            if split != "train" and not is_judged:
+                continue
+            rows = on_time_base(clip, clips.embodiment, time_base)
+            text = clip.text_at(int(rows.t_ns[0]))
+            words.add(text)
+            if role == "play":
+                texts.setdefault(text, None)
+            if split != "train":
+                chunks["replay" if role == "replay" else split] += len(judged_starts(clip, rows, time_base)[0])
+                continue
+            starts = window_starts(clip, rows, time_base, stride=stride)
+            windows[role] += len(starts)
+            if not starts:
+                short.append(clip.key)
+    samples = [s for name in plays for s in sources[name].manifest.samples]
+    return Counts(
+        train=windows["play"],
+        video=windows["video"],
+        replay=windows["replay"],
+        judged=chunks,
+        episodes={p: len({s.session for s in samples if s.split == p}) for p in ("train", "val", "test")},
+        minutes={p: sum(s.seconds for s in samples if s.split == p) / 60 for p in ("train", "val", "test")},
+        instructions=tuple(texts),
+        prompts=len(words),
+        short_clips=tuple(short),
+    )
+
+
+def decisions(recipe: AdaptRecipe, counts: Counts, steps: int) -> float:
+    """Decisions that judging takes: looks while training, and the report's model, mean, blind and base arms."""
+    looks = steps // recipe.eval_every * min(recipe.eval_windows, counts.judged["val"])
+    return looks + counts.judged["test"] * (3 + recipe.samples) + 2 * counts.judged["replay"]
