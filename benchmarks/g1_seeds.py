@@ -56,10 +56,9 @@ def adapted(folder: Path, *args: object, seed: int) -> dict[str, Any]:
 
 
 def plain(scratch: Path, shards: Path, seeds: list[int]) -> Iterator[tuple[str, dict[str, Any]]]:
-    films = scratch / "films"
-    wam("ingest", DROID, "--robot", "video_only", "--task", "a robot arm works at a table", "--out", films)
+    with_film = ("--video", DROID, "--video-task", "a robot arm works at a table")
     for seed in seeds:
-        yield "plain", adapted(scratch / f"{seed}", shards, "--video", films, seed=seed)
+        yield "plain", adapted(scratch / f"{seed}", shards, *with_film, seed=seed)
 
 
 def base(scratch: Path, shards: Path, seeds: list[int]) -> Iterator[tuple[str, dict[str, Any]]]:

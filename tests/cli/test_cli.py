@@ -107,7 +107,7 @@ def test_doctor_finds_this_machine_fit() -> None:
         (("adapt", "{tmp}/nowhere", "--out", "{tmp}/o"), "nowhere"),
         (("check", "{tmp}/empty"), "no robot log or video found"),
         (("show", "{tmp}/nowhere"), "no such file or folder"),
-        (("plan", "{tmp}/empty"), "no finished shards"),
+        (("plan", "{tmp}/empty"), "holds no shards"),
         (("export", "{tmp}/empty", "--out", "{tmp}/o"), "no adapter"),
         (("eval", "{tmp}/empty", "{tmp}/empty", "--out", "{tmp}/o"), "no finished shards"),
         (("robot", "show", "g2"), "no such built-in robot"),
