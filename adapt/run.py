@@ -18,6 +18,7 @@ from adapt.backbones.registry import BackboneInfo, backbone_info
 from adapt.clips import Clips
 from adapt.defaults import resolve
 from adapt.leaks import refuse_filmed, refuse_seen, refuse_shared
+from adapt.training.watch import Facts
 from schemas.errors import DataError, UsageError
 from schemas.files import write_atomic
 from schemas.manifest import Manifest
@@ -43,21 +44,6 @@ TRAIN_FIELDS = (
 LATENT_FIELDS = ("backbone", "style", "time_base", "derived_state", "window_stride_s", "augment", "imitate", "seed")
 FORGETTING_WINDOWS = 64
 KEPT_BACK = 0.12  # of the time until `until`, for judging and export
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What speeds are measured against.
-
-    Args:
-        tokens: of a window.
-        flops: of a window, forward and backward, without recomputation; None where nobody counted.
-        peak_tflops: of all devices together, dense; None where it is not known.
-    """
-
-    tokens: int
-    flops: float | None = None
-    peak_tflops: float | None = None
 
 
 @dataclass(frozen=True)
@@ -392,7 +378,9 @@ class _Work:
 
         cache = self._complete_cache()
         hear = Hear(self.watch.tick, self.watch.note, self.watch.save)
-        self.watch.facts(self._facts())
+        facts = self._facts()
+        self.watch.facts(facts)
+        self._log({"facts": asdict(facts)})
         job = self._job(steps_of(self.recipe, cache))
         while True:
             try:
@@ -412,12 +400,15 @@ class _Work:
 
     def _remark(self, words: str) -> None:
         """Say something now, and to whoever looks at the run's log later."""
+        self._log({"note": words})
+        self.watch.note(words)
+
+    def _log(self, line: dict[str, Any]) -> None:
         from adapt.training.log import LOG, LogWriter
 
         writer = LogWriter(self.run / TRAIN / LOG)
-        writer.write({"note": words})
+        writer.write(line)
         writer.close()
-        self.watch.note(words)
 
     def _facts(self) -> Facts:
         from adapt.training.job import load_backbone

@@ -18,9 +18,9 @@ from cli.console import duration
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
 
-    from adapt.run import Facts, Watch
+    from adapt.run import Watch
     from adapt.training.loop import Tick
-    from adapt.training.watch import Pace
+    from adapt.training.watch import Facts, Pace
 
 BAR = 20  # characters
 SPAN_S = 30.0  # over which the speed of encoding is meant
@@ -55,19 +55,15 @@ class Bars:
 
     Args:
         quiet: notes only.
-        tokens_per_sample: of the backbone's sequence; windows per second are shown without it.
-        flops_per_sample: of the model, forward and backward, without recomputation.
-        peak_tflops: dense, of all devices together; None where it is not known.
+        facts: what speeds are measured against; windows per second are shown without them.
         every_s: between two lines off a terminal.
     """
 
     def __init__(
         self,
         quiet: bool,
-        tokens_per_sample: int | None = None,
-        flops_per_sample: float | None = None,
-        peak_tflops: float | None = None,
         *,
+        facts: "Facts | None" = None,
         console: "Console | None" = None,
         every_s: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
@@ -75,10 +71,10 @@ class Bars:
     ) -> None:
         from rich.console import Console
 
-        from adapt.training.watch import Pace
+        from adapt.training.watch import Facts, Pace
 
         self._quiet, self._every_s, self._clock, self._now = quiet, every_s, clock, now
-        self._tokens, self._flops, self._peak = tokens_per_sample, flops_per_sample, peak_tflops
+        self._facts = facts or Facts()
         self._console = console or Console(stderr=True)
         # rich also calls a file a terminal when colours are forced by the environment
         self._is_terminal = self._console.file.isatty() and not self._console.is_dumb_terminal
@@ -109,7 +105,7 @@ class Bars:
 
     def facts(self, facts: "Facts") -> None:
         """What speeds are measured against, once it is known."""
-        self._tokens, self._flops, self._peak = facts.tokens, facts.flops, facts.peak_tflops
+        self._facts = facts
 
     def stage(self, name: str, skipped: bool) -> None:
         """A stage begins; or it is there already, and is `skipped`."""
@@ -135,7 +131,7 @@ class Bars:
         self._pace.add(tick)
         line = self._line_of("train")
         line.done, line.total, line.unit = tick.step, tick.steps, "steps"
-        line.facts = training_facts(tick, self._pace, self._tokens, self._flops, self._peak)
+        line.facts = training_facts(tick, self._pace, self._facts)
         line.left_s = self._pace.left_s(tick)
         line.of_them = f", {tick.step - tick.resumed_from:,} of them" if tick.resumed_from else ""
         self._moved(is_last=tick.step == tick.steps)
@@ -212,22 +208,21 @@ class Bars:
         yield from map(Text, lines[1:])
 
 
-def training_facts(
-    tick: "Tick", pace: "Pace", tokens: int | None = None, flops: float | None = None, peak_tflops: float | None = None
-) -> list[str]:
+def training_facts(tick: "Tick", pace: "Pace", facts: "Facts") -> list[str]:
     """What is worth knowing of a training that runs, each a few words."""
     rate = pace.samples_per_s
-    facts = [loss_words(tick.loss, tick.parts), held_out_words(tick.val_error, tick.hold)]
+    found = [loss_words(tick.loss, tick.parts), held_out_words(tick.val_error, tick.hold)]
     if rate is not None:
-        facts.append(f"{figure(rate * tokens)} tokens/s" if tokens else f"{figure(rate)} windows/s")
-        if flops:
-            facts.append(f"MFU {100 * rate * flops / (peak_tflops * 1e12):.0f} %" if peak_tflops else "MFU -")
+        found.append(f"{figure(rate * facts.tokens)} tokens/s" if facts.tokens else f"{figure(rate)} windows/s")
+        if facts.flops:
+            mfu = facts.mfu(rate)
+            found.append("MFU -" if mfu is None else f"MFU {100 * mfu:.0f} %")
     if tick.peak_bytes:
-        facts.append(f"peak {tick.peak_bytes / 1e9:.1f} GB")
-    facts.append(f"data wait {100 * pace.wait_share:.0f} %")
+        found.append(f"peak {tick.peak_bytes / 1e9:.1f} GB")
+    found.append(f"data wait {100 * pace.wait_share:.0f} %")
     if pace.encoded_per_s:
-        facts.append(f"encoding {figure(pace.encoded_per_s)} windows/s")
-    return [f for f in facts if f]
+        found.append(f"encoding {figure(pace.encoded_per_s)} windows/s")
+    return [f for f in found if f]
 
 
 def loss_words(loss: float | None, parts: dict[str, float | None]) -> str:

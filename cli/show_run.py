@@ -18,7 +18,7 @@ from typing import Any
 from adapt.stage import DONE, STARTED, Stage
 from adapt.training.curves import CURVES, Curves
 from adapt.training.log import LOG, LogReader
-from adapt.training.watch import Pace, is_new_call
+from adapt.training.watch import Facts, Pace, is_new_call
 from cli import console
 from cli.bars import ends_words, figure, held_out_words, loss_words
 from schemas.errors import DataError, UsageError
@@ -112,7 +112,10 @@ class RunView:
         began = stage.get("since_unix_s")
         if stage["state"] == "done" or (began is not None and now - age < began):
             return facts  # the newest line is of an earlier call
-        facts |= {"windows_per_s": log.pace.samples_per_s, "wait_share": log.pace.wait_share}
+        rate = log.pace.samples_per_s
+        facts |= {"windows_per_s": rate, "wait_share": log.pace.wait_share}
+        if rate:
+            facts |= {"tokens_per_s": log.facts.tokens and rate * log.facts.tokens, "mfu": log.facts.mfu(rate)}
         return facts | {"left_s": log.pace.left_s(tick), "encoded_per_s": log.pace.encoded_per_s}
 
 
@@ -124,12 +127,15 @@ class _Log:
     errors: dict[int, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     pace: Pace = field(default_factory=Pace)
+    facts: Facts = field(default_factory=Facts)
     last: Any = None
     hold: float | None = None
 
     def add(self, line: dict[str, Any]) -> None:
         if "note" in line:
             self.notes.append(str(line["note"]))
+        if "facts" in line:
+            self.facts = Facts(**line["facts"])
         if all(name in line for name in TICK):
             self._tick(SimpleNamespace(**{"encoded": 0, "peak_bytes": 0} | line))
 
@@ -192,6 +198,8 @@ def _rows(facts: dict[str, Any], now: datetime) -> Iterator[tuple[str, str]]:
     if facts.get("windows_per_s"):
         encoding = f", encoding {figure(facts['encoded_per_s'])} windows/s" if facts["encoded_per_s"] else ""
         words = f"{figure(facts['windows_per_s'])} windows/s over the last minute of training"
+        words += f", {figure(facts['tokens_per_s'])} tokens/s" if facts.get("tokens_per_s") else ""
+        words += f", MFU {100 * facts['mfu']:.0f} %" if facts.get("mfu") else ""
         yield "speed", f"{words}, data wait {100 * facts['wait_share']:.0f} %{encoding}"
     if facts.get("peak_bytes"):
         yield "memory", f"{facts['peak_bytes'] / 1e9:.1f} GB at most on a GPU"

@@ -31,6 +31,27 @@ WRITE_EVERY_S = 1.0  # of training; steps in between are averaged
 GB = 1e9
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What speeds are measured against; None where it is not known.
+
+    Args:
+        tokens: of a window.
+        flops: of a window, forward and backward, without recomputation.
+        peak_tflops: of all devices together, dense.
+    """
+
+    tokens: int | None = None
+    flops: float | None = None
+    peak_tflops: float | None = None
+
+    def mfu(self, windows_per_s: float) -> float | None:
+        """Model FLOPs utilisation: the share of the devices' peak that useful operations take."""
+        if not self.flops or not self.peak_tflops:
+            return None
+        return windows_per_s * self.flops / (self.peak_tflops * 1e12)
+
+
 @dataclass
 class _Slice:
     """About a second of training; `aside` are steps that also looked at the held-out part."""

@@ -10,6 +10,7 @@ import ticks
 from rich.console import Console
 
 from adapt.training.loop import Tick
+from adapt.training.watch import Facts
 from cli import console
 from cli.bars import Bars, ends_words, folded, training_facts
 
@@ -130,7 +131,7 @@ def test_training_says_what_the_device_is_worth() -> None:
     for tick in steps(1, 100, peak_bytes=81_200_000_000, encoded=2, val_error=0.0244):
         pace.add(tick)
     tick = replace(FIRST, val_error=0.0244, peak_bytes=81_200_000_000)
-    assert training_facts(tick, pace, 15940, 399e12, 989 * 8) == [
+    assert training_facts(tick, pace, Facts(15940, 399e12, 989 * 8)) == [
         "loss 0.310 (video 0.200, action 0.110)",
         "held-out 0.0244 vs hold 0.0375",
         "63,760 tokens/s",
@@ -139,11 +140,11 @@ def test_training_says_what_the_device_is_worth() -> None:
         "data wait 4 %",
         "encoding 1.00 windows/s",
     ]
-    assert "MFU -" in training_facts(tick, pace, 15940, 399e12, None)
-    assert not [f for f in training_facts(tick, pace) if "MFU" in f]
+    assert "MFU -" in training_facts(tick, pace, Facts(15940, 399e12))
+    assert not [f for f in training_facts(tick, pace, Facts()) if "MFU" in f]
     video_only = replace(FIRST, hold=None, val_error=0.123, parts={"video": 0.31, "action": 0.0}, loss=float("nan"))
-    assert training_facts(video_only, pace)[0] == "held-out video loss 0.1230"
-    assert training_facts(replace(video_only, loss=0.31), pace)[0] == "loss 0.310"
+    assert training_facts(video_only, pace, Facts())[0] == "held-out video loss 0.1230"
+    assert training_facts(replace(video_only, loss=0.31), pace, Facts())[0] == "loss 0.310"
 
 
 @pytest.mark.parametrize(
@@ -157,7 +158,7 @@ def test_the_end_has_a_day_where_it_is_not_today(left: float, words: str) -> Non
 
 def test_a_terminal_shows_a_bar_with_notes_and_finished_stages_above_it(clock: Clock) -> None:
     file = Terminal()
-    with bars(file, clock, width=90, tokens_per_sample=100) as shown:
+    with bars(file, clock, width=90, facts=Facts(100)) as shown:
         shown.stage("latents", True)
         shown.stage("train", False)
         train(shown, clock, steps(1, 500))

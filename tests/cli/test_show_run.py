@@ -110,6 +110,16 @@ def test_a_run_that_runs_says_how_far_it_is_and_how_long_it_takes(run: Path, hel
     assert lines_of(facts, datetime.now())[0] == f"run {run}: process {held} works on it"
 
 
+def test_speed_is_told_in_tokens_and_as_a_share_of_the_peak_where_that_is_known(run: Path, held: int) -> None:
+    from adapt.training.log import LogWriter
+
+    writer = LogWriter(run / "train/log.jsonl")
+    writer.write({"facts": {"tokens": 15_940, "flops": 9.9e14, "peak_tflops": 9900.0}})
+    writer.close()
+    told = "8.00 windows/s over the last minute of training, 127,520 tokens/s, MFU 80 %, data wait 10 %"
+    assert rows(run)["speed"] == told
+
+
 def test_a_run_that_was_killed_says_how_to_go_on(run: Path) -> None:
     shown = rows(run)
     assert shown["train"].startswith("stopped, begun ") and "left" not in shown
