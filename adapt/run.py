@@ -481,7 +481,8 @@ class _Work:
 
         backbone = load_backbone(self.run, self.recipe, self._device())
         dtype = DTYPES[self.recipe.hardware.precision]
-        self.rung = Rung(**self.done[TRAIN].facts["rung"])  # what it was trained in, whatever is planned now
+        # What it was trained in, whatever is planned now; a few passes are not worth compiling for.
+        self.rung = replace(Rung(**self.done[TRAIN].facts["rung"]), compile=False)
         if self.where.is_sharded and self.rung.weights == "bf16":
             self.watch.note("judged and checked with fp8 weights: the base does not fit one GPU")
             self.rung = replace(self.rung, weights="fp8")

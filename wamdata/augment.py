@@ -2,7 +2,7 @@
 
 One draw holds for all frames and all views of a copy, in the reference's order (dreamzero.md 4.4): cut out a share of
 height and width, resize, shift the colours, and only then back to uint8, by cutting off the fraction. Copy 0 is what
-evaluation sees: the centre, no colours, no shift. A draw depends on (seed, window, copy) alone.
+evaluation sees: cut as the backbone does, no colours, no shift. A draw depends on (seed, window, copy) alone.
 
 Colours are torchvision's `ColorJitter`, its float path: gray is 0.2989 R + 0.587 G + 0.114 B, everything is clamped to
 0..1 after each step, and the four steps come in a random order.
@@ -35,7 +35,8 @@ class Augmentation:
     """Strengths; the reference's by default. Zeros, a crop of 1 and no phase leave windows as they are.
 
     Args:
-        crop: share of height and width that is kept; evaluation keeps it too, from the centre.
+        crop: share of height and width that augmented copies keep. Plain windows are cut as their backbone evaluates:
+            DreamZero keeps 0.95 from the centre, nano all of it.
         phase: begin up to a stride later.
     """
 

@@ -24,6 +24,8 @@ from schemas.recipe import AdaptRecipe
 if TYPE_CHECKING:
     from adapt.backbones.dreamzero.cost import DreamZeroCost
 
+COMPILED = ("bf16", "fp8")  # others unpack through kernels that a compiler does not see into
+
 
 @dataclass(frozen=True)
 class Control:
@@ -228,7 +230,9 @@ def _chosen(recipe: AdaptRecipe, cost: DreamZeroCost, gpu: Gpu, gpus: int) -> Ch
         fixed["fused_lora"] = False  # neither can be fused
     small = DreamZeroCost(preset("5b"), rank=cost.rank, has_average=cost.has_average)
     others = {"the 5B": small} if cost.config != small.config else {}
-    return choose(cost, gpu, batch=recipe.batch, world=gpus, shard=hardware.shard, fixed=fixed, alternatives=others)
+    choice = choose(cost, gpu, batch=recipe.batch, world=gpus, shard=hardware.shard, fixed=fixed, alternatives=others)
+    is_compiled = hardware.compile if hardware.compile is not None else choice.rung.weights in COMPILED
+    return replace(choice, rung=replace(choice.rung, compile=is_compiled))
 
 
 def _dreamzero(

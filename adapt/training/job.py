@@ -27,7 +27,7 @@ from adapt.training.lora import ADAPTER, go_on_from, with_lora
 from adapt.training.sharding import divide
 from adapt.training.world import World
 from schemas.embodiment import Embodiment
-from schemas.errors import DataError, UsageError
+from schemas.errors import DataError, UsageError, WamError
 from schemas.files import write_atomic
 from schemas.recipe import AdaptRecipe
 from wamdata.mix import MixOrder
@@ -103,6 +103,8 @@ def train_here(
             rank=world.rank, world=world.size, encoding=encoding,
         )  # fmt: skip
 
+    if job.rung.compile and recipe.hardware.compile is None:
+        compiled_or_not(model, _step(job, backbone, model, lambda: feed(0, 1)), world, on_note)
     steps = job.steps
     steps = horizon(job, backbone, model, lambda: feed(0, 1), world, on_note)
     course = Course(steps, job.stop_after, time.monotonic() + job.ends_at - time.time())
@@ -156,20 +158,47 @@ def _probed(
     job: Job, backbone: Backbone, model: nn.Module, feed: Callable[[], AbstractContextManager], world: World
 ) -> Probe:
     """A step's forward and backward passes; seconds are the mean of all ranks."""
+    step = _step(job, backbone, model, feed)
+    found = probe(step, device=world.device, has_flops=False)  # its counter does not see into compiled blocks
+    model.zero_grad(set_to_none=True)
+    return replace(found, seconds=world.numbers([found.seconds])[0] / world.size)
+
+
+def _step(
+    job: Job, backbone: Backbone, model: nn.Module, feed: Callable[[], AbstractContextManager]
+) -> Callable[[], None]:
+    """The first step's forward and backward passes, to be done as often as one likes."""
     with feed() as steps:
         taken = next(iter(steps))
 
     def step() -> None:
         for low in range(0, len(taken.samples), job.rung.micro_batch):
             part = slice(low, low + job.rung.micro_batch)
-            found = backbone.loss(
-                model, taken.samples[part], seed=job.recipe.seed, epochs=taken.epochs[part], of=taken.of
-            )
+            samples, epochs = taken.samples[part], taken.epochs[part]
+            found = backbone.loss(model, samples, seed=job.recipe.seed, epochs=epochs, of=taken.of)
             sum(found.values()).backward()
 
-    found = probe(step, device=world.device, has_flops=False)  # its counter does not see into compiled blocks
+    return step
+
+
+def compiled_or_not(model: nn.Module, step: Callable[[], None], world: World, on_note: Callable[[str], None]) -> None:
+    """Leave the model as it is if a step of it compiles on every rank; else undo what is compiled, and say so.
+
+    Raises:
+        torch.OutOfMemoryError: the rung is too high.
+    """
+    failure = ""
+    try:
+        step()
+    except (torch.OutOfMemoryError, WamError):
+        raise
+    except Exception as error:  # compilers fail in many ways; what is wrong with the step itself shows when it is run
+        failure = " ".join(str(error).split("\n")[:2]) or type(error).__name__
     model.zero_grad(set_to_none=True)
-    return replace(found, seconds=world.numbers([found.seconds])[0] / world.size)
+    if world.any(bool(failure)):
+        on_note(f"blocks are not compiled: {failure or 'it failed on another rank'}")
+        for module in model.modules():
+            module._compiled_call_impl = None
 
 
 def _in_words(found: Probe, planned: Planned | None) -> list[str]:
