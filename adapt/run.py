@@ -638,6 +638,9 @@ class _Work:
             notes += [f.message for f in manifest.findings if f.code == "same_length"][:1]
         if "action" not in self.recipe.play.losses:
             notes.append("no actions: this model can imagine video, it cannot control a robot")
+        trained = self.done[TRAIN].facts["rung"]["weights"]
+        if self.rung.weights != trained:
+            notes.append(f"trained with {trained} weights over several GPUs, judged with {self.rung.weights} on one")
         duplicates = [f.message for f in self.play.manifest.findings if f.code == "duplicate"]
         return tuple(notes + duplicates[:3])
 
