@@ -31,6 +31,9 @@ from wamdata.shards import verify_shards
 if TYPE_CHECKING:
     from adapt.planning.probe import Planned
     from adapt.planning.rung import Rung
+    from adapt.training.curves import Trained
+    from adapt.training.job import Job
+    from adapt.training.launch import Hear
     from adapt.training.loop import Tick
 
 RECIPE = "recipe.yaml"
@@ -272,6 +275,9 @@ class _Work:
             raise DataError(
                 f"no training clip holds a whole window of {need:.1f} s. Log longer episodes or lower chunk_s."
             )
+        empty = [p.shards for p in self.recipe.parts if not counts[p.name]]
+        if empty:
+            raise DataError(f"{empty[0]}: no training clip of it holds a whole window. Leave it out, or lower chunk_s.")
         needs = cache.needs()
         if not self.recipe.hardware.encode_ahead:
             needs = [n for n in needs if cache.catalogue.parts[n[0]].split != "train"]
@@ -371,10 +377,8 @@ class _Work:
         return self.means.ends_at - KEPT_BACK * max(0.0, self.means.ends_at - time.time())
 
     def _train(self, folder: Path) -> dict[str, Any]:
-        import torch
-
         from adapt.training.job import steps_of
-        from adapt.training.launch import Hear, launch
+        from adapt.training.launch import Hear
 
         cache = self._complete_cache()
         hear = Hear(self.watch.tick, self.watch.note, self.watch.save)
@@ -382,21 +386,38 @@ class _Work:
         self.watch.facts(facts)
         self._log({"facts": asdict(facts)})
         job = self._job(steps_of(self.recipe, cache))
+        if self.planned is not None:
+            job = replace(job, planned=replace(self.planned, steps=job.steps))
         while True:
-            try:
-                return {"training": launch(job, self.where, hear).as_dict(), "rung": asdict(self.rung)}
-            except torch.OutOfMemoryError as error:
-                lower = self._lower()
-                if lower is None:
-                    raise DataError(
-                        f"out of memory with {self.rung.words}, and there is no lower rung ({error}). Give a smaller "
-                        "base, a larger GPU, or `hardware.shard`. `wam plan` says what fits."
-                    ) from None
-                self._remark(f"out of memory with {self.rung.words}; going on with {lower.words}")
-                self.rung = lower
-                job = replace(job, rung=lower)
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
+            done, full = self._launched(job, hear)
+            if done is not None:
+                return {"training": done.as_dict(), "rung": asdict(self.rung)}
+            lower = self._lower()
+            if lower is None:
+                raise DataError(
+                    f"out of memory with {self.rung.words}, and there is no lower rung ({full}). Give a smaller "
+                    "base, a larger GPU, or `hardware.shard`. `wam plan` says what fits."
+                )
+            self._remark(f"out of memory with {self.rung.words}; going on with {lower.words}")
+            self.rung = lower
+            job = replace(job, rung=lower)
+
+    def _launched(self, job: "Job", hear: "Hear") -> "tuple[Trained | None, str]":
+        """What training came to; None and the reason where it ran out of memory, all of which is free again."""
+        import gc
+
+        import torch
+
+        from adapt.training.launch import launch
+
+        try:
+            return launch(job, self.where, hear), ""
+        except torch.OutOfMemoryError as error:
+            words = str(error)
+        gc.collect()  # after the `except`: a trace holds the model, and compiled blocks refer to themselves
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return None, words
 
     def _remark(self, words: str) -> None:
         """Say something now, and to whoever looks at the run's log later."""
@@ -439,7 +460,7 @@ class _Work:
         choice = choice_of(self.recipe, gpu, gpus=self.where.processes, base=base)
         if choice.ranks > 1 and not self.where.is_sharded:
             self.where = replace(self.where, is_sharded=True)
-        self.planned = Planned(self.recipe.steps or 0, choice.seconds_per_step, choice.total)
+        self.planned = Planned(self.recipe.steps or 1, choice.seconds_per_step, choice.total)
         for reason in (choice.rung.words, *choice.reasons):
             self.watch.note(reason)
         return rung_of(self.recipe, self.where, choice.rung)
@@ -505,7 +526,7 @@ class _Work:
         kept = {p.name for p in self.recipe.parts if p.role == "replay"}
         own = [n for n, part in cache.catalogue.parts.items() if part.split == "test" and part.source not in kept]
         test = [sample for name in own for sample in cache.all(name)]
-        swapped = [cache.swapped(name) for name in own]
+        swapped = [cache.swapped(name) for name in own if cache.catalogue.parts[name].entries]
         turned = None if None in swapped else [sample for part in swapped for sample in part]
         self.watch.progress("judge", 0, 1, f"{len(test)} held-out windows")
         models: dict[str, Any] = {"model": model}

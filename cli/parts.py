@@ -97,6 +97,8 @@ def _shared(found: "dict[str, Clips]", video_share: float | None) -> "tuple[MixP
     replays = [n for n in found if n.startswith("replay")]
     replay = REPLAY_SHARE if replays else 0.0
     own = [n for n in ("play", "added") if n in found]
+    if "added" in found and found["added"].embodiment.is_action_free != free:
+        raise UsageError(f"--add {found['added'].folder}: has no actions, or alone has some. Give films with --video.")
     if video + replay >= 1:
         raise UsageError(f"--mix {video:g} and {replay:g} for --replay leave nothing for play. Give a mix.yaml.")
     shares = {n: (1 - video - replay) / len(own) for n in own} | {n: replay / len(replays) for n in replays}

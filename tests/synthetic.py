@@ -27,8 +27,14 @@ def write_lerobot_v3(
     height: int = 96,
     width: int = 128,
     seed: int = 0,
+    is_telling: bool = False,
 ) -> Path:
-    """Write the set to `root`, which must not exist yet, and return it. Imports lerobot: takes 10 s and more."""
+    """Write the set to `root`, which must not exist yet, and return it. Imports lerobot: takes 10 s and more.
+
+    Args:
+        is_telling: logs in which the joints rest and only the instruction says where the first joints are pushed, and
+            only a lamp before one of the cameras where the last ones are: who looks at neither cannot know.
+    """
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     vector = {"dtype": "float32", "shape": (len(JOINTS),), "names": list(JOINTS)}
@@ -46,10 +52,15 @@ def write_lerobot_v3(
         video_backend="pyav",
     )
     for episode in range(episodes):
-        state, action = trajectory(round(seconds * fps) + episode, fps=fps, seed=seed + episode)
-        for row in range(len(state)):
+        rows = round(seconds * fps) + episode
+        state, action = trajectory(rows, fps=fps, seed=seed + episode)
+        if is_telling:
+            state, action = _told(rows, episode, seed=seed)
+        for row in range(rows):
             frame = {"observation.state": state[row], "action": action[row], "task": TASKS[episode % len(TASKS)]}
             frame |= {camera: _picture(camera, state[row], row, height, width) for camera in CAMERAS}
+            if is_telling:
+                frame |= {camera: _lamp(camera, episode, height, width) for camera in CAMERAS}
             writer.add_frame(frame)
         writer.save_episode()
     writer.finalize()
@@ -65,6 +76,25 @@ def trajectory(frames: int, *, fps: int, seed: int) -> tuple[NDArray[np.float32]
     path[:, -1] = 50 + 50 * path[:, -1]
     path = path.astype(np.float32)
     return path[:-LEAD], path[LEAD:]
+
+
+def _told(rows: int, episode: int, *, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(rows, 7) joints at rest, in every episode alike, and commands that push them as its words and lamp say."""
+    state = np.random.default_rng(seed + episode).normal(0, 0.003, (rows, len(JOINTS)))
+    state[:, -1] = 50
+    push = np.zeros((rows, len(JOINTS)))
+    push[:, :3] = 0.4 * (1 if episode % 2 else -1)
+    push[:, 3:6] = 0.4 * (1 if lit(episode) else -1)
+    return state.astype(np.float32), (state + push).astype(np.float32)
+
+
+def lit(episode: int) -> int:
+    """Number of the camera whose lamp is lit in a telling episode."""
+    return episode // 2 % 2
+
+
+def _lamp(camera: str, episode: int, height: int, width: int) -> NDArray[np.uint8]:
+    return np.full((height, width, 3), 200 if CAMERAS.index(camera) == lit(episode) else 40, np.uint8)
 
 
 def _picture(camera: str, state: NDArray[np.float32], row: int, height: int, width: int) -> NDArray[np.uint8]:

@@ -18,5 +18,5 @@ def key_packets(video: bytes) -> frozenset[bytes]:
 
 def is_same_recording(one: frozenset[bytes], other: frozenset[bytes]) -> bool:
     """Whether one shows at least half of the other: single packets may be alike in two recordings (black frames)."""
-    shorter = min(len(one), len(other))
-    return shorter > 0 and 2 * len(one & other) >= shorter
+    shorter, shared = min(len(one), len(other)), len(one & other)
+    return shared >= min(2, shorter) and 2 * shared >= shorter > 0

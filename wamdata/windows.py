@@ -97,14 +97,19 @@ def shifted_starts(
     return [b if b in whole else a for a, b in zip(starts, moved, strict=True)]
 
 
-def judged_starts(clip: Clip, rows: Rows, time_base: TimeBase) -> tuple[list[int], list[int]]:
+def judged_starts(
+    clip: Clip, rows: Rows, time_base: TimeBase, *, video_alone: bool = False
+) -> tuple[list[int], list[int]]:
     """Starts and numbers of chunks of the windows whose last chunk is to be predicted from the ones before.
 
     One for every chunk of the clip that is whole and, where the robot has actions, holds a row whose action counts;
     with as much past as there is, up to the time base's chunks.
+
+    Args:
+        video_alone: actions are not looked at, though the robot may have some.
     """
     starts, chunks = [], []
-    counts = rows.action_counts if rows.action.shape[1] else rows.usable
+    counts = rows.usable if video_alone or not rows.action.shape[1] else rows.action_counts
     for anchor in range(0, len(rows) - time_base.steps + 1, time_base.steps):
         stop = anchor + time_base.steps
         past = min(anchor // time_base.steps, time_base.chunks - 1)

@@ -75,10 +75,13 @@ class Totals:
     Args:
         samples: windows of the step.
         action_rows: their valid command rows.
+        every_head: heads take part in each pass, with zero gradients where no sample has commands: ranks of a divided
+            model must reduce the same tensors.
     """
 
     samples: int
     action_rows: int
+    every_head: bool = False
 
     @classmethod
     def of(cls, samples: Sequence[Latents]) -> Self:

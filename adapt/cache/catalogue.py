@@ -217,7 +217,7 @@ def judged_part(
     imitated = frozenset() if is_silent else frozenset(recipe.imitate)
     entries, windows = [], []
     for clip, rows in _rows(clips, time_base, imitated, split):
-        for start, chunks in zip(*judged_starts(clip, rows, time_base), strict=True):
+        for start, chunks in zip(*judged_starts(clip, rows, time_base, video_alone=is_silent), strict=True):
             window = window_at(clip, rows, start, clips.embodiment, time_base, chunks)
             entry = _named(clips, clip, rows, window, [start], [{"plain": True}], backbone, naming)
             if frames and len(clips.embodiment.model_cameras) > 1:

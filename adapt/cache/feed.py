@@ -68,9 +68,10 @@ class Feed:
         rank: int = 0,
         world: int = 1,
         encoding: "Encoding | None" = None,
+        every_head: bool = False,
     ) -> None:
         self._cache, self._order, self._parts, self._encoding = cache, order, parts, encoding
-        self._steps, self._rank, self._world = range(first, stop), rank, world
+        self._steps, self._rank, self._world, self._every_head = range(first, stop), rank, world, every_head
         self._queue: Queue[Step | BaseException | None] = Queue(maxsize=AHEAD)
         self._stop = Event()
         self._thread = Thread(target=self._fill, name="feed", daemon=True)
@@ -130,7 +131,8 @@ class Feed:
         encoded = self._encode(mine)
         samples = [self._sample(*need) for need in mine]
         epochs = [p.epoch for p in chosen[self._rank :: self._world]]
-        return Step(number, epochs, samples, Totals(len(wanted), sum(rows)), encoded=encoded)
+        of = Totals(len(wanted), sum(rows), self._every_head)
+        return Step(number, epochs, samples, of, encoded=encoded)
 
     def _encode(self, wanted: Sequence[tuple[str, str, int]]) -> int:
         """Encode what nobody has encoded yet."""

@@ -13,9 +13,9 @@ from adapt.cache.samples import Cache, Encoding, ahead
 from adapt.cache.store import Store
 from adapt.clips import Clips
 from adapt.evaluate import Arm, Probes, Serving, deployed, judge
-from adapt.evaluate.arms import DTYPES
 from adapt.evaluate.predictions import read_predictions
-from adapt.handover.adapter import AdapterRecord, read_record
+from adapt.handover.adapter import CHECK, AdapterRecord, read_record
+from adapt.handover.check import DTYPES, read_check
 from adapt.handover.export import load_adapter
 from adapt.report import write_report
 from adapt.run import episode_split
@@ -57,8 +57,8 @@ def judge_adapter(
     recipe = AdaptRecipe.model_validate(record.recipe)
     serving = deployed(record.backbone, recipe) if as_served else Serving(recipe.denoise_steps)
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = DTYPES[serving.dtype] if serving.dtype else torch.float32
-    backbone, model, robot, record = load_adapter(folder, base, device=device, dtype=dtype)
+    form = _form(folder, serving)
+    backbone, model, robot, record = load_adapter(folder, base, device=device, **form)
     _refuse_other_robot(shards, robot)
     clips = Clips.open(shards.folder, robot)
     if not clips.manifest.split_keys("test"):
@@ -109,7 +109,7 @@ def encoded(
     on_progress: Callable[[int, int, str], None],
 ) -> Cache:
     """The held-out windows of `clips` through the encoders, in `folder`; views swapped as well where there are two."""
-    naming = Naming(backbone.fingerprint, backbone.time_base, Augmentation(), recipe.seed)
+    naming = Naming(backbone.fingerprint, backbone.layout_id, backbone.time_base, Augmentation(), recipe.seed)
     part = judged_part(TEST, "play", clips, backbone, recipe, naming, split="test", frames=True)
     cache = Cache(Catalogue({TEST: part}), Store(folder))
     encoding = Encoding(backbone, {"play": clips}, frozenset(recipe.imitate))
@@ -118,6 +118,16 @@ def encoded(
     ahead(encoding, cache, needs, lambda done: on_progress(done, len(needs), "windows"))
     backbone.free()
     return cache
+
+
+def _form(folder: Path, serving: Serving) -> dict[str, Any]:
+    """In what the model computes: as deployed, or as it did when it was trained."""
+    if serving.dtype is not None:
+        return {"dtype": DTYPES[serving.dtype]}
+    if not (folder / CHECK).exists():
+        return {}
+    told = read_check(folder).settings
+    return {"dtype": DTYPES[told.dtype], "weights": told.weights}
 
 
 def _refuse_other_robot(shards: Clips, robot: Embodiment) -> None:

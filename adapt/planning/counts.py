@@ -19,6 +19,7 @@ class Counts:
         judged: chunks of what is held out: `val` and `test` of the robot's, `replay` against forgetting.
         episodes, minutes: of the robot's, by part of the split.
         instructions: of the robot's; `prompts` of all parts, which are embedded.
+        swapped: judged chunks that are encoded once more, with two views in each other's places.
     """
 
     train: int
@@ -29,11 +30,16 @@ class Counts:
     minutes: dict[str, float]
     instructions: tuple[str, ...]
     prompts: int
+    swapped: int
     short_clips: tuple[str, ...]
 
     @property
     def windows(self) -> int:
         return self.train + self.video + self.replay
+
+    def encoded(self, copies: int) -> int:
+        """Windows that go through the encoders."""
+        return self.windows * copies + sum(self.judged.values()) + self.swapped
 
 
 def count(recipe: AdaptRecipe, sources: Mapping[str, Clips]) -> Counts:
@@ -42,23 +48,27 @@ def count(recipe: AdaptRecipe, sources: Mapping[str, Clips]) -> Counts:
     stride = max(1, round(recipe.window_stride_s * time_base.action_hz))
     plays = {p.name for p in recipe.plays}
     windows, chunks = {"play": 0, "video": 0, "replay": 0}, {"val": 0, "test": 0, "replay": 0}
-    texts, words, short = {}, set(), []
+    texts, words, short, swapped = {}, set(), [], 0
     for part in recipe.parts:
         clips = sources[part.name]
-        role = "play" if part.name in plays else part.role
+        role, is_silent = "play" if part.name in plays else part.role, "action" not in part.losses
+        imitated = frozenset() if is_silent else frozenset(recipe.imitate)
         split_of = {s.key: s.split for s in clips.manifest.samples}
         for clip in clips.stream():
             split = split_of[clip.key]
             is_judged = role == "play" or (role == "replay" and split == "test" and recipe.base is not None)
             if split != "train" and not is_judged:
                 continue
-            rows = on_time_base(clip, clips.embodiment, time_base)
-            text = clip.text_at(int(rows.t_ns[0]))
-            words.add(text)
+            rows = on_time_base(clip, clips.embodiment, time_base, imitated=imitated)
+            told = dict.fromkeys(clip.text_at(int(t)) for t in rows.t_ns[:: time_base.steps])
+            words |= told.keys()
             if role == "play":
-                texts.setdefault(text, None)
+                texts |= told
             if split != "train":
-                chunks["replay" if role == "replay" else split] += len(judged_starts(clip, rows, time_base)[0])
+                found = len(judged_starts(clip, rows, time_base, video_alone=is_silent)[0])
+                chunks["replay" if role == "replay" else split] += found
+                is_turned = role == "play" and split == "test" and len(clips.embodiment.model_cameras) > 1
+                swapped += found * is_turned
                 continue
             starts = window_starts(clip, rows, time_base, stride=stride)
             windows[role] += len(starts)
@@ -74,11 +84,15 @@ def count(recipe: AdaptRecipe, sources: Mapping[str, Clips]) -> Counts:
         minutes={p: sum(s.seconds for s in samples if s.split == p) / 60 for p in ("train", "val", "test")},
         instructions=tuple(texts),
         prompts=len(words),
+        swapped=swapped,
         short_clips=tuple(short),
     )
 
 
 def decisions(recipe: AdaptRecipe, counts: Counts, steps: int) -> float:
-    """Decisions that judging takes: looks while training, and the report's model, mean, blind and base arms."""
-    looks = steps // recipe.eval_every * min(recipe.eval_windows, counts.judged["val"])
+    """Decisions that judging takes: looks while training, at raw and averaged weights; the report's model, mean, blind
+    and base arms. Free running and the probes of inputs come on top.
+    """
+    kinds = 2 if recipe.ema > 0 else 1
+    looks = kinds * (steps // recipe.eval_every) * min(recipe.eval_windows, counts.judged["val"])
     return looks + counts.judged["test"] * (3 + recipe.samples) + 2 * counts.judged["replay"]

@@ -14,7 +14,7 @@ def plan_nano(recipe: AdaptRecipe, robot: Embodiment, counts: Counts, steps: int
     from adapt.backbones.registry import backbone_info
 
     config, found, parameters, saved = _probed(recipe, robot)
-    encoded = counts.windows * recipe.augment.copies + sum(counts.judged.values())
+    encoded = counts.encoded(recipe.augment.copies)
     latents = 2 * config.num_latents * config.channels * math.prod(config.grid)
     # A decision runs the network forward alone, a third of a step's operations, on one chunk of the window.
     decision = found.seconds / recipe.batch / 3 / config.chunks * recipe.denoise_steps

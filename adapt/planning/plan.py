@@ -249,8 +249,7 @@ def _dreamzero(
     from adapt.backbones.registry import backbone_info
 
     cost = cost_of(recipe, base)
-    copies = recipe.augment.copies
-    encoded = counts.windows * copies + sum(counts.judged.values())
+    encoded = counts.encoded(recipe.augment.copies)
     choice = _chosen(recipe, cost, gpu, gpus) if gpu else None
     each = recipe.batch // gpus
     times = (

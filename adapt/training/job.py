@@ -100,7 +100,7 @@ def train_here(
     def feed(first: int, stop: int | None = None) -> AbstractContextManager:
         return Feed(
             cache, order, taught(recipe, cache), first=first, stop=steps if stop is None else stop,
-            rank=world.rank, world=world.size, encoding=encoding,
+            rank=world.rank, world=world.size, encoding=encoding, every_head=world.is_sharded,
         )  # fmt: skip
 
     if job.rung.compile and recipe.hardware.compile is None:
@@ -136,8 +136,11 @@ def horizon(
     Where time is short or a GPU is used, two steps are taken first, without the optimizer: a formula alone is no plan.
     """
     path = job.run / TRAIN / HORIZON
-    if path.exists():
-        return int(json.loads(path.read_bytes())["steps"])
+    if path.exists() and any((job.run / TRAIN).glob("step-*")):  # else nothing was done by it yet
+        stored = int(json.loads(path.read_bytes())["steps"])
+        if stored < job.steps:
+            on_note(f"goes on with the schedule of {stored} steps that it began with; a new run takes {job.steps}")
+        return stored
     steps, facts = job.steps, {}
     if math.isfinite(job.ends_at) or world.device.type == "cuda":
         found = _probed(job, backbone, model, feed, world)

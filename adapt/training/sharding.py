@@ -34,6 +34,7 @@ def divide(model: nn.Module, backbone: Backbone, world: World) -> nn.Module:
         # Of the root too: what stayed gathered after judging would be the weights from before they changed.
         fully_shard(module, mesh=mesh, reshard_after_forward=True)
         module.set_gradient_divide_factor(1.0)  # a rank's losses are its share of the step's means: sums, not means
+        module.set_force_sum_reduction_for_comms(True)  # gloo knows no other
     entrance = _Entrance()
     for method in ("forward", *backbone.entries):
         plain = _as_tree(getattr(root, method))

@@ -185,14 +185,18 @@ def test_video_alone_trains_dreamzero_and_gets_no_action_verdict(
 
 
 @pytest.mark.slow  # two processes that import torch, and three runs
+@pytest.mark.parametrize("precision", ["float64", "float32"])
 def test_a_base_divided_over_two_ranks_trains_like_a_whole_one(
-    made: Path, base: Path, shards: Path, droid_shards: Path, tmp_path: Path
+    precision: str, made: Path, base: Path, shards: Path, droid_shards: Path, tmp_path: Path
 ) -> None:
-    ends, means = {}, Means(store=made / "latents/store")
+    """A step has two windows, often one of play and one of film: then only one rank has commands."""
+    ends, means, told = {}, Means(store=made / "latents/store"), []
     for name, hardware in {"whole": {}, "divided": {"gpus": 2, "shard": True, "micro_batch": 1}}.items():
-        settings = recipe(base, shards, droid_shards, hardware=Hardware(precision="float64", **hardware))
-        run(tmp_path / name, settings, means=means)
+        settings = recipe(base, shards, droid_shards, hardware=Hardware(precision=precision, **hardware))
+        run(tmp_path / name, settings, means=means, watch=Watch(note=told.append))
         ends[name] = load_file(tmp_path / name / "train/best.safetensors")
+    assert not [words for words in told if "lost" in words]
     assert ends["whole"].keys() == ends["divided"].keys()
+    close = {"rtol": 1e-6, "atol": 1e-9} if precision == "float64" else {"rtol": 1e-3, "atol": 1e-5}
     for name, tensor in ends["whole"].items():
-        torch.testing.assert_close(ends["divided"][name], tensor, rtol=1e-6, atol=1e-9, msg=name)
+        torch.testing.assert_close(ends["divided"][name], tensor, **close, msg=name)

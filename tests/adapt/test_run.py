@@ -248,6 +248,15 @@ def test_video_alone_trains_and_never_gets_a_verdict_on_actions(droid_shards: Pa
     assert result.report.video is not None and "no controller" in result.report.reason
 
 
+def test_video_alone_of_shards_that_have_actions_is_judged_on_its_video(arm_shards: Path, tmp_path: Path) -> None:
+    play = Clips.open(arm_shards)
+    parts = (MixPart(name="watched", shards=str(arm_shards), share=1.0, losses=("video",), role="video"),)
+    settings = recipe(steps=2).model_copy(update={"parts": parts})
+    report = run_adapt(tmp_path / "run", settings, {"watched": play}, command="").report
+    assert report.action is None and report.video.psnr["model"] > 0 and report.split["test"].windows > 0
+    assert report.verdict != "OFFLINE PASS"
+
+
 def test_an_edited_robot_file_is_mapped_at_load_without_ingesting_again(
     arm_shards: Path, lerobot_v3: Path, tmp_path: Path
 ) -> None:
@@ -311,6 +320,25 @@ def test_what_one_part_holds_out_no_other_may_train_on(arm_shards: Path, tmp_pat
     )
     with pytest.raises(UsageError, match=r"trains on .* holds out as"):
         run_adapt(tmp_path / "run", recipe().model_copy(update={"parts": parts}), sources, command="")
+
+
+def test_an_adapter_judged_again_on_the_same_shards_gets_the_same_numbers(
+    arm_run: Path, arm_shards: Path, tmp_path: Path
+) -> None:
+    from adapt.evaluate.adapter import judge_adapter
+    from schemas.report import Report
+
+    export, told = arm_run / "adapter/export", {"on_progress": lambda *_: None}
+    report, html = judge_adapter(export, Clips.open(arm_shards), tmp_path / "again", base=None, **told)
+    own = Report.read_json(arm_run / "eval/report.json")
+    assert html.exists() and not list((tmp_path / "again").glob("*.partial"))
+    assert (report.verdict, report.split["test"]) == (own.verdict, own.split["test"])
+    assert report.action.error == pytest.approx(own.action.error, rel=1e-5)
+    assert report.video.psnr == pytest.approx(own.video.psnr, rel=1e-4)
+    served, _ = judge_adapter(export, Clips.open(arm_shards), tmp_path / "served", base=None, as_served=True, **told)
+    assert served.action.error["model"] == pytest.approx(
+        own.action.error["model"], rel=1e-5
+    )  # nano serves as it trains
 
 
 def test_a_film_of_a_held_out_episode_is_refused(arm_shards: Path, tmp_path: Path) -> None:

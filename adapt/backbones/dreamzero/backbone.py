@@ -324,7 +324,7 @@ class DreamZeroBackbone:
     def loss(
         self, model: nn.Module, samples: Sequence[Latents], *, seed: int, epochs: Sequence[int], of: Totals
     ) -> dict[str, Tensor]:
-        batch = self.batch(samples)
+        batch = self.batch(samples, every_head=of.every_head)
         seeds = [sample_seed(seed, epoch, _name(s)) for s, epoch in zip(samples, epochs, strict=True)]
         drawn = draw(self.config, seeds=seeds, latent_shape=tuple(batch.latents.shape[2:]), rows=batch.action.shape[1])
         losses = self._losses(model, batch, drawn, of)
@@ -423,22 +423,26 @@ class DreamZeroBackbone:
         action = torch.randn((batch, self.config.steps, self.config.action_dim), generator=generator)
         return video.to(self.device), action.to(self.device)
 
-    def batch(self, samples: Sequence[Latents]) -> Batch:
+    def batch(self, samples: Sequence[Latents], *, every_head: bool = False) -> Batch:
         """Samples of one number of chunks as the objective takes them, on the host.
+
+        Args:
+            every_head: rows of action also where no sample has any.
 
         Raises:
             DataError: a command is outside what the statistics allow; see `check_batch`.
         """
         has_action = tuple(s.has_action for s in samples)
+        rows = every_head or any(has_action)
         made = Batch(
             latents=torch.stack([s.video.transpose(0, 1) for s in samples]),
             context=torch.stack([self._words(s) for s in samples]),
             has_action=has_action,
             action=torch.stack([self._actions(s) for s in samples])
-            if any(has_action)
+            if rows
             else torch.zeros(len(samples), 0, self.config.action_dim),
             action_valid=torch.stack([self._valid(s) for s in samples])
-            if any(has_action)
+            if rows
             else torch.zeros(len(samples), 0, self.config.action_dim, dtype=torch.bool),
             state=torch.stack([self._state(s) for s in samples]),
             y=torch.stack([self._y(s) for s in samples]) if self.config.conditioning_dim else None,

@@ -99,6 +99,7 @@ def training_loss(
     """Losses of one batch under these draws.
 
     Args:
+        batch: action rows of samples that have none, of the full length, give every head a gradient: zeros.
         of: (samples, valid action rows) of a whole step, of which this batch is a part: its losses are then sums over
             this number and add up, over the parts, to the step's. By default the batch is the whole step. Not for
             `reference`.
@@ -109,7 +110,7 @@ def training_loss(
     schedule = training_schedule(batch.latents.device)
     sigma = schedule.sigmas[draws.video_ids][:, None, :, None, None]
     action = valid_action(batch)
-    rows = action.shape[1] > 0 and any(batch.has_action)
+    rows = action.shape[1] > 0
     prediction = model(
         mix(batch.latents, draws.video_noise, sigma),
         schedule.timesteps[draws.video_ids],
@@ -127,12 +128,13 @@ def training_loss(
         video = video * (len(batch.latents) / of[0])
     if rows:
         assert prediction.action is not None, "the network was given actions and predicted none"
+    if rows and any(batch.has_action):
         count = None if of is None else of[1]
         action = action_loss(
             prediction.action, action, batch, draws, schedule=schedule, reduction=reduction, rows=count
         )
     else:
-        action = torch.zeros_like(video)
+        action = torch.zeros_like(video) if prediction.action is None else 0 * prediction.action.float().sum()
     return Losses(video_weight * video + action_weight * action, video, action)
 
 
