@@ -63,11 +63,17 @@ class Clips:
 
     @cached_property
     def episodes(self) -> dict[str, str]:
-        """Clip key -> the source's name of its episode, with its session where two have the same name."""
-        sessions: dict[str, set[str]] = {}
+        """Clip key -> the source's name of its episode, with what tells it apart where another has the same name."""
+        named: dict[str, set[str]] = {}
         for s in self.manifest.samples:
-            sessions.setdefault(s.episode, set()).add(s.session)
-        return {s.key: s.episode if len(sessions[s.episode]) == 1 else _full_name(s) for s in self.manifest.samples}
+            for name in (s.episode, _full_name(s)):
+                named.setdefault(name, set()).add(s.content_sha256)
+
+        def name_of(s: SampleInfo) -> str:
+            plain = next((n for n in (s.episode, _full_name(s)) if len(named[n]) == 1), None)
+            return plain or f"{_full_name(s)} ({s.content_sha256[:8]})"
+
+        return {s.key: name_of(s) for s in self.manifest.samples}
 
     def stream(self, split: Split | None = None) -> Iterator[Clip]:
         for part in self.parts:

@@ -1,4 +1,8 @@
-"""What is held out may not have been trained on: not by this run, not by its base, not as a film of the same scene."""
+"""What is held out may not have been trained on: not by this run, not by its base, not as a film of the same scene.
+
+Episodes are told by a hash of their rows, films by their packets. A base that saw an episode only as a film is not
+found out, nor a film that was encoded anew.
+"""
 
 from collections.abc import Mapping
 
@@ -43,7 +47,7 @@ def refuse_filmed(recipe: AdaptRecipe, sources: Mapping[str, Clips]) -> None:
 
     A film has no rows, so only its pictures can tell. Files that were encoded anew are not recognised.
     """
-    films = [p for p in recipe.parts if p.role == "video" and p not in recipe.plays]
+    films = [p for p in recipe.parts if p not in recipe.plays]
     if not films:
         return
     held = [

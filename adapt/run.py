@@ -25,6 +25,7 @@ from schemas.manifest import Manifest
 from schemas.recipe import AdaptRecipe, TimeBase
 from schemas.report import Report, SplitPart
 from schemas.yaml_io import write_yaml
+from wamdata.fingerprint import source_fingerprint
 from wamdata.lock import locked
 from wamdata.shards import verify_shards
 
@@ -179,6 +180,8 @@ def _inputs(recipe: AdaptRecipe, info: BackboneInfo, sources: Mapping[str, Clips
         "backbone_version": info.version,
         "version": MAKING_VERSION,
     } | {k: values[k] for k in LATENT_FIELDS}
+    if recipe.tokenizer is not None:
+        latents["tokenizer"] = source_fingerprint(Path(recipe.tokenizer))
     train = {"latents": stage.Stage(name=LATENTS, inputs=latents).fingerprint, "version": TRAINING_VERSION}
     train |= {k: values[k] for k in TRAIN_FIELDS}
     train["parts"] = [[p.name, p.role, p.share, list(p.losses)] for p in recipe.parts]
@@ -332,6 +335,13 @@ class _Work:
             )
         if record.time_base != self.time_base:
             raise UsageError(f"{self.recipe.start}: has another time base. Give the chunk_s and video_fps that it has.")
+        before = AdaptRecipe.model_validate(record.recipe)
+        for name, option in (("derived_state", "--last-command"), ("style", "--style")):
+            was, now = getattr(before, name), getattr(self.recipe, name)
+            if now is not None and was != now:
+                raise UsageError(
+                    f"{where}: has {name} {was}, here it is {now}. Give the same ({option}, or the recipe)."
+                )
         refuse_seen(str(self.recipe.start), record.trained_on, self.play.manifest)
         return kind.load(Path(self.recipe.start), base=base)
 
@@ -594,10 +604,12 @@ class _Work:
         return {}
 
     def _trained_on(self) -> tuple[str, ...]:
-        """Hashes of all episodes that any part, or an earlier adapter, was trained on."""
-        from adapt.handover.adapter import read_record
+        """Hashes of all episodes that any part, its base or an earlier adapter was trained on."""
+        from adapt.handover.adapter import RECORD, read_record
 
-        before = () if self.recipe.start is None else read_record(Path(self.recipe.start)).trained_on
+        earlier = [Path(p) for p in (self.recipe.start, self.recipe.base) if p is not None]
+        records = [read_record(path) for path in earlier if (path / RECORD).exists()]
+        before = {episode for record in records for episode in record.trained_on}
         own = {s.content_sha256 for c in self.sources.values() for s in c.manifest.samples if s.split == "train"}
         return tuple(sorted({*own, *before}))
 

@@ -85,6 +85,8 @@ def adapt(
     _refuse_idle(settings, rank=rank)
     end = _end(_recipe(settings, _PLACEHOLDER))  # a mistake in the settings is told before anything is ingested
     _check_writers(out, log or [])
+    if sync:
+        _bring_back(sync, out, quiet=hide)
     options = {"yes": yes, "executor": executor, "ray_address": ray_address, "quiet": hide}
     asked = Asked(
         play=everything, add=add, video=video, replay=replay or [], mix=mix, robot=robot, task=task,
@@ -143,6 +145,15 @@ def _run(
             watches.append(Watch(save=mirror.poke))
         means = Means(address=address, store=cache, ends_at=end)
         return adapt(out, recipe, found, command=command, watch=joined(watches), means=means)
+
+
+def _bring_back(url: str, out: Path, *, quiet: bool) -> None:
+    """A run that was mirrored from another machine goes on here."""
+    from adapt.handover.sync import bring_back, without_secrets
+
+    found = bring_back(url, out)
+    if found is not None and not quiet:
+        console.note(f"brought back {found} files of this run from {without_secrets(url)}")
 
 
 def _check_writers(out: Path, names: list[str]) -> None:

@@ -104,7 +104,7 @@ class Feed:
             for number in self._steps:
                 if self._stop.is_set():
                     return
-                self._put(self._step(number))
+                self._put(self.take(number))
                 if self._unseen is None:
                     self._unseen = self._to_encode()
                     self._free_if_done()
@@ -119,7 +119,8 @@ class Feed:
                 return
             self._stop.wait(0.002)
 
-    def _step(self, number: int) -> Step:
+    def take(self, number: int) -> Step:
+        """One step at once, by the caller's thread."""
         chosen = self._order.at(number)
         wanted = [(p.part, p.id, self._copy(p)) for p in chosen]
         catalogue = self._cache.catalogue

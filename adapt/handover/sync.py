@@ -251,6 +251,24 @@ class Mirror:
         self._store.write(INDEX, content.encode())
 
 
+def bring_back(url: str, run: Path, *, retries: int = 4, backoff_s: float = 1.0) -> int | None:
+    """`restore` where there is something to restore: a mirror at the URL, and no run here or one that came in part.
+
+    Returns:
+        The number of files; None where there was nothing to do.
+    """
+    state = State.read(run) if run.exists() else None
+    if state is not None and not state.restoring:
+        return None
+    if state is None and run.exists() and any(run.iterdir()):
+        return None
+    try:
+        is_there = Store(url, retries=retries, backoff_s=backoff_s).read(INDEX) is not None
+    except Trouble:  # the mirror will say so, and training does not need it
+        return None
+    return restore(url, run, retries=retries, backoff_s=backoff_s) if is_there else None
+
+
 def restore(
     url: str,
     run: Path,

@@ -80,7 +80,7 @@ def count(recipe: AdaptRecipe, sources: Mapping[str, Clips]) -> Counts:
         video=windows["video"],
         replay=windows["replay"],
         judged=chunks,
-        episodes={p: len({s.session for s in samples if s.split == p}) for p in ("train", "val", "test")},
+        episodes={p: len({s.content_sha256 for s in samples if s.split == p}) for p in ("train", "val", "test")},
         minutes={p: sum(s.seconds for s in samples if s.split == p) / 60 for p in ("train", "val", "test")},
         instructions=tuple(texts),
         prompts=len(words),

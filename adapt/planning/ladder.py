@@ -111,7 +111,7 @@ def choose(
 
     Args:
         batch: samples of a step, over all GPUs.
-        world: GPUs; with `shard` the frozen base is divided over them, in 16 bits.
+        world: GPUs; the frozen base is divided over them, in 16 bits, with `shard`, or where a copy fits none of them.
         fixed: fields of the rung that the user has settled; None leaves a field open.
         alternatives: smaller models to name where nothing fits.
 
@@ -120,19 +120,29 @@ def choose(
     """
     if batch % world:
         raise UsageError(f"batch {batch} over {world} GPUs: wanted a multiple of {world}. Give another batch.")
-    ranks = world if shard else 1
-    if (fixed or {}).get("fp8_matmul") and not gpu.fp8_tflops:
+    given = {k: v for k, v in (fixed or {}).items() if v is not None}
+    if given.get("fp8_matmul") and not gpu.fp8_tflops:
         raise UsageError(f"{gpu.name}: has no fp8 products. Leave fp8_matmul out; fp8 weights alone work.")
-    if shard:
-        fixed = {"weights": "bf16"} | {k: v for k, v in (fixed or {}).items() if v is not None}
+    divided = {"weights": "bf16", "optimizer": "adamw"} | given
+    found = _first_fit(cost, gpu, batch // world, divided if shard else given, world if shard else 1)
+    if found is None and not shard and world > 1 and divided["weights"] == "bf16":
+        found = _first_fit(cost, gpu, batch // world, divided, world)
+    if found is None:
+        fixed = divided if shard else given
+        raise UsageError(refusal(cost, gpu, fixed=fixed, ranks=world if shard else 1, alternatives=alternatives))
+    return found
+
+
+def _first_fit(cost: Cost, gpu: Gpu, each: int, fixed: Mapping[str, Any], ranks: int) -> Choice | None:
+    """The best rung that fits, the base on every GPU or divided over `ranks` of them; None where there is none."""
     passed: list[Rung] = []
     for rung in ladder(cost, fixed=fixed):
         if sum(cost.bytes(rung, ranks=ranks).values()) <= gpu.usable_gb * 1e9:
-            if not (fixed or {}).get("micro_batch"):
-                rung = _widened(rung, cost, gpu, each=batch // world, ranks=ranks)
-            return _choice(rung, cost, gpu, each=batch // world, ranks=ranks, passed=passed)
+            if not fixed.get("micro_batch"):
+                rung = _widened(rung, cost, gpu, each=each, ranks=ranks)
+            return _choice(rung, cost, gpu, each=each, ranks=ranks, passed=passed)
         passed.append(rung)
-    raise UsageError(refusal(cost, gpu, fixed=fixed, ranks=ranks, alternatives=alternatives))
+    return None
 
 
 def lower(rung: Rung, cost: Cost, *, fixed: Mapping[str, Any] | None = None, ranks: int = 1) -> Rung | None:

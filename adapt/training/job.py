@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import cache as kept
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import nn
 
 from adapt.backbones.base import Backbone, Latents
 from adapt.backbones.registry import backbone_info
-from adapt.cache.feed import Feed, Taught
+from adapt.cache.feed import Feed, Step, Taught
 from adapt.cache.samples import Cache, Encoding, open_cache
 from adapt.clips import Clips
 from adapt.defaults import steps_for
@@ -103,10 +104,11 @@ def train_here(
             rank=world.rank, world=world.size, encoding=encoding, every_head=world.is_sharded,
         )  # fmt: skip
 
+    first = kept(lambda: _step(job, backbone, model, feed(0, 1).take(0)))
     if job.rung.compile and recipe.hardware.compile is None:
-        compiled_or_not(model, _step(job, backbone, model, lambda: feed(0, 1)), world, on_note)
+        compiled_or_not(model, first(), world, on_note)
     steps = job.steps
-    steps = horizon(job, backbone, model, lambda: feed(0, 1), world, on_note)
+    steps = horizon(job, model, first, world, on_note)
     course = Course(steps, job.stop_after, time.monotonic() + job.ends_at - time.time())
     done = train(
         backbone, model, feed, held, recipe, job.run / TRAIN,
@@ -125,9 +127,8 @@ def train_here(
 
 def horizon(
     job: Job,
-    backbone: Backbone,
     model: nn.Module,
-    feed: Callable[[], AbstractContextManager],
+    first: Callable[[], Callable[[], None]],
     world: World,
     on_note: Callable[[str], None],
 ) -> int:
@@ -143,7 +144,7 @@ def horizon(
         return stored
     steps, facts = job.steps, {}
     if math.isfinite(job.ends_at) or world.device.type == "cuda":
-        found = _probed(job, backbone, model, feed, world)
+        found = _probed(model, first(), world)
         facts = {"seconds_per_step": found.seconds, "peak_bytes": found.peak_bytes}
         for words in _in_words(found, job.planned):
             on_note(words)
@@ -157,22 +158,15 @@ def horizon(
     return steps
 
 
-def _probed(
-    job: Job, backbone: Backbone, model: nn.Module, feed: Callable[[], AbstractContextManager], world: World
-) -> Probe:
+def _probed(model: nn.Module, step: Callable[[], None], world: World) -> Probe:
     """A step's forward and backward passes; seconds are the mean of all ranks."""
-    step = _step(job, backbone, model, feed)
     found = probe(step, device=world.device, has_flops=False)  # its counter does not see into compiled blocks
     model.zero_grad(set_to_none=True)
     return replace(found, seconds=world.numbers([found.seconds])[0] / world.size)
 
 
-def _step(
-    job: Job, backbone: Backbone, model: nn.Module, feed: Callable[[], AbstractContextManager]
-) -> Callable[[], None]:
-    """The first step's forward and backward passes, to be done as often as one likes."""
-    with feed() as steps:
-        taken = next(iter(steps))
+def _step(job: Job, backbone: Backbone, model: nn.Module, taken: Step) -> Callable[[], None]:
+    """A step's forward and backward passes, to be done as often as one likes."""
 
     def step() -> None:
         for low in range(0, len(taken.samples), job.rung.micro_batch):

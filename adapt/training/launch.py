@@ -92,6 +92,8 @@ def launch(job: Job, where: Where, hear: Hear) -> Trained:
         except ProcessLost as lost:
             failures += 1
             left = max(1, left if lost.left is None else min(left, lost.left))
+            while where.is_sharded and job.recipe.batch % (left * job.rung.micro_batch):
+                left -= 1  # ranks of a divided base have equally many samples; one rank always divides
             if failures > RETRIES:
                 raise DataError(f"training failed {failures} times: {lost}. Look at {job.run / TRAIN / LOG}.") from None
             hear.note(f"a process was lost ({lost}); going on from the newest checkpoint with {left}")

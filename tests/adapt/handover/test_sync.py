@@ -16,7 +16,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import _registry
 from fsspec.spec import AbstractBufferedFile
 
-from adapt.handover.sync import INDEX, LOCAL, Mirror, Store, restore, without_secrets
+from adapt.handover.sync import INDEX, LOCAL, Mirror, State, Store, restore, without_secrets
 from schemas.errors import DataError, UsageError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -305,6 +305,20 @@ def test_a_restored_run_goes_on_with_its_mirror(run: Path, url: str, tmp_path: P
     assert mirrored(tmp_path / "back", url)
     steps = {name.split("/")[1] for name in listed(url) if name.startswith("train/")}
     assert steps == {"step-000200", "step-000300"}
+
+
+def test_a_new_folder_gets_the_run_that_lies_at_its_url_and_no_other_folder_does(run: Path, tmp_path: Path) -> None:
+    from adapt.handover.sync import bring_back
+
+    url = f"file://{tmp_path / 'mirror'}"
+    assert bring_back(url, tmp_path / "back", **QUICK) is None and not (tmp_path / "back").exists()
+    Mirror(run, url, **QUICK).close()
+    assert bring_back(url, run, **QUICK) is None  # it is here
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/recipe.yaml").write_text("mine")
+    assert bring_back(url, tmp_path / "other", **QUICK) is None
+    assert bring_back(url, tmp_path / "back", **QUICK) == len(State.read(run).files)
+    assert bring_back(url, tmp_path / "back", **QUICK) is None
 
 
 def test_a_restore_cut_short_goes_on_and_is_not_mirrored_before(run: Path, url: str, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_a_step_of_film_alone_moves_no_head_and_no_moment_of_one(tmp_path: Path)
     job = toy_job(tmp_path / "one", recipe)
     heads = {}
     kinds = {}
-    plain = Feed._step
+    plain = Feed.take
 
     def noted(self, number):
         step = plain(self, number)
@@ -62,7 +62,7 @@ def test_a_step_of_film_alone_moves_no_head_and_no_moment_of_one(tmp_path: Path)
         return step
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Feed, "_step", noted)
+        patch.setattr(Feed, "take", noted)
         for stop in range(1, 6):
             train_here(replace(job, stop_after=1), World())
             end = endings(tmp_path / "one")
