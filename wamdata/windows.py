@@ -88,15 +88,6 @@ def window_starts(clip: Clip, rows: Rows, time_base: TimeBase, *, stride: int) -
     return _whole(clip, rows, time_base, range(0, len(rows) - time_base.window_rows + 1, stride))
 
 
-def shifted_starts(
-    clip: Clip, rows: Rows, time_base: TimeBase, starts: Sequence[int], shifts: Sequence[int]
-) -> list[int]:
-    """Each start moved by its shift, in rows, or as it was where no whole window starts there."""
-    moved = [a + shift for a, shift in zip(starts, shifts, strict=True)]
-    whole = set(_whole(clip, rows, time_base, moved))
-    return [b if b in whole else a for a, b in zip(starts, moved, strict=True)]
-
-
 def judged_starts(
     clip: Clip, rows: Rows, time_base: TimeBase, *, video_alone: bool = False
 ) -> tuple[list[int], list[int]]:

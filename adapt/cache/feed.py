@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from adapt.backbones.base import Latents, Totals
+from wamdata.order import rank_slice
 
 if TYPE_CHECKING:
     from adapt.cache.samples import Cache, Encoding, Need
@@ -128,10 +129,10 @@ class Feed:
             0 if self._parts[part].is_silent else catalogue.parts[part].action_rows(window, copy)
             for part, window, copy in wanted
         ]
-        mine = wanted[self._rank :: self._world]
+        mine = rank_slice(wanted, rank=self._rank, world=self._world)
         encoded = self._encode(mine)
         samples = [self._sample(*need) for need in mine]
-        epochs = [p.epoch for p in chosen[self._rank :: self._world]]
+        epochs = [p.epoch for p in rank_slice(chosen, rank=self._rank, world=self._world)]
         of = Totals(len(wanted), sum(rows), self._every_head)
         return Step(number, epochs, samples, of, encoded=encoded)
 

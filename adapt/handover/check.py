@@ -150,12 +150,6 @@ def check_of(backbone: Backbone, model: nn.Module, samples: Sequence[Latents], s
     return check_bytes(samples, prediction, settings)
 
 
-def write_check(folder: Path, samples: Sequence[Latents], prediction: Prediction, settings: Settings) -> Path:
-    """Write check.safetensors into a folder."""
-    write_atomic(folder / CHECK, check_bytes(samples, prediction, settings))
-    return folder / CHECK
-
-
 def check_bytes(samples: Sequence[Latents], prediction: Prediction, settings: Settings) -> bytes:
     """Content of check.safetensors; pictures are left out, encoded windows are in it.
 

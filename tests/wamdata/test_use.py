@@ -14,7 +14,7 @@ from wamdata.clips import Clip, cut_clip, from_sample, to_sample
 from wamdata.mapping import map_episode
 from wamdata.stats import relative_chunks, statistics
 from wamdata.use import IMITATED, clip_feeds, row_feeds
-from wamdata.windows import cut_windows, judged_starts, on_time_base, shifted_starts, window_at, window_starts
+from wamdata.windows import cut_windows, judged_starts, on_time_base, window_at, window_starts
 
 BASE = TimeBase(chunk_s=0.4, video_fps=10, steps=4, chunks=2)  # 10 Hz rows, 9 rows a window
 BOTH, VIDEO, NONE = ("video", "action"), ("video",), ("none",)
@@ -211,12 +211,6 @@ def test_a_span_to_the_clips_edge_holds_beyond_it_and_a_gap_between_spans_feeds_
     assert clip_feeds(early).action.tolist() == [True] * 11 + [False] * 10 + [True] * 19
     late = replace(clip, t_ns=clip.t_ns + 2 * ROW)
     assert clip_feeds(late).action[-3:].all()
-
-
-def test_a_shifted_start_that_gives_no_whole_window_stays_where_it_was() -> None:
-    clip = used((0, 20, BOTH), (20, 22, NONE), (22, 40, BOTH))
-    rows = on_base(clip)
-    assert shifted_starts(clip, rows, BASE, [0, 10, 11, 25, 31], [3, 1, 1, 2, 5]) == [3, 11, 11, 27, 31]
 
 
 def test_a_window_without_frames_holds_the_same_rows() -> None:

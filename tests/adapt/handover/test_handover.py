@@ -16,7 +16,7 @@ from adapt.clips import Clips
 from adapt.fingerprint import base_fingerprint
 from adapt.handover.adapter import CHECK, FULL, RECORD, read_record
 from adapt.handover.card import base_licence, card
-from adapt.handover.check import Settings, Verified, check_bytes, read_check, verify, verify_here, write_check
+from adapt.handover.check import Settings, Verified, check_bytes, read_check, verify, verify_here
 from adapt.handover.export import export_adapter, load_adapter, merge_adapter, read_report
 from adapt.planning.rung import Rung
 from adapt.training.lora import with_lora
@@ -161,7 +161,7 @@ def test_numbers_that_are_not_finite_never_verify() -> None:
 
 def test_a_check_comes_back_as_it_was_written(lora: Path, full: Path, tmp_path: Path) -> None:
     check = read_check(lora)
-    write_check(tmp_path, check.samples, check.prediction, check.settings)
+    (tmp_path / CHECK).write_bytes(check_bytes(check.samples, check.prediction, check.settings))
     again = read_check(tmp_path)
     assert again.settings == check.settings and np.array_equal(again.prediction.action, check.prediction.action)
     for one, other in zip(again.samples, check.samples, strict=True):
