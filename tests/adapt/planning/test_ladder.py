@@ -143,3 +143,13 @@ def test_seconds_are_operations_over_the_expected_rate() -> None:
     assert 0.5 * one < seconds(LARGE, quick, card, samples=1, share=0.8) < one
     assert seconds(LARGE, replace(rung, weights="nf4"), card, samples=1, share=0.8) > one
     assert seconds(LARGE, replace(rung, weights="float32"), card, samples=1, share=0.8) == pytest.approx(2 * one)
+
+
+def test_a_base_that_fits_none_of_several_gpus_is_divided_over_them_unasked() -> None:
+    with pytest.raises(UsageError, match="divided over"):
+        choose(LARGE, T4, batch=16)
+    found = choose(LARGE, T4, batch=16, world=8)
+    assert (found.ranks, found.rung.weights, found.rung.optimizer) == (8, "bf16", "adamw")
+    assert found.total <= T4.usable_gb * 1e9
+    with pytest.raises(UsageError, match="GB are missing"):
+        choose(LARGE, T4, batch=16, world=8, fixed={"weights": "nf4"})
