@@ -18,6 +18,7 @@ SATURATED = 14_000  # tokens at which a GPU's products no longer gain from a lar
 WEIGHTS = ("bf16", "fp8", "nf4")
 ADAMS = ("adamw", "adamw8bit")
 SHARDS = (2, 4, 8, 16)
+DIVIDED = {"weights": "bf16", "optimizer": "adamw"}  # FSDP2 cuts neither quantised weights nor 8-bit moments
 LEAST_GAIN = 0.98  # the next rung down takes at most this share, or it would run out of memory again
 
 
@@ -123,7 +124,7 @@ def choose(
     given = {k: v for k, v in (fixed or {}).items() if v is not None}
     if given.get("fp8_matmul") and not gpu.fp8_tflops:
         raise UsageError(f"{gpu.name}: has no fp8 products. Leave fp8_matmul out; fp8 weights alone work.")
-    divided = {"weights": "bf16", "optimizer": "adamw"} | given
+    divided = DIVIDED | given
     found = _first_fit(cost, gpu, batch // world, divided if shard else given, world if shard else 1)
     if found is None and not shard and world > 1 and divided["weights"] == "bf16":
         found = _first_fit(cost, gpu, batch // world, divided, world)
@@ -198,7 +199,7 @@ def refusal(
         if least <= gpu.usable_gb * 1e9:
             ways.append(f"{name}, which needs {least / 1e9:.1f} GB")
     for n in SHARDS:
-        divided = _least(cost, fixed={"weights": "bf16"}, ranks=n)[1]
+        divided = _least(cost, fixed=DIVIDED, ranks=n)[1]
         if n > ranks and divided <= gpu.usable_gb * 1e9:
             ways.append(f"the base divided over {n} such GPUs (`shard`), {divided / 1e9:.1f} GB on each")
             break

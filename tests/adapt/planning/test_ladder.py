@@ -148,8 +148,8 @@ def test_seconds_are_operations_over_the_expected_rate() -> None:
 def test_a_base_that_fits_none_of_several_gpus_is_divided_over_them_unasked() -> None:
     with pytest.raises(UsageError, match="divided over"):
         choose(LARGE, T4, batch=16)
-    found = choose(LARGE, T4, batch=16, world=8)
-    assert (found.ranks, found.rung.weights, found.rung.optimizer) == (8, "bf16", "adamw")
+    found = choose(LARGE, T4, batch=16, world=16)
+    assert (found.ranks, found.rung.weights, found.rung.optimizer) == (16, "bf16", "adamw")
     assert found.total <= T4.usable_gb * 1e9
     with pytest.raises(UsageError, match="GB are missing"):
-        choose(LARGE, T4, batch=16, world=8, fixed={"weights": "nf4"})
+        choose(LARGE, T4, batch=16, world=16, fixed={"weights": "nf4"})
