@@ -254,8 +254,9 @@ def _refuse_idle(settings: dict[str, Any], *, rank: int | None) -> None:
 
     if rank is not None and settings.get("base") is None:
         raise UsageError(f"--rank {rank}: LoRA needs what it is put on. Give --base, or leave it out.")
-    if settings.get("style") and settings.get("backbone", "nano") == "nano":
-        raise UsageError(f"--style {settings['style']}: is for DreamZero. Give --base, or leave it out.")
+    for name in ("style", "tokenizer"):
+        if settings.get(name) and settings.get("backbone", "nano") == "nano":
+            raise UsageError(f"{name} {settings[name]}: is for DreamZero. Give --base, or leave it out.")
 
 
 def _recipe(settings: dict[str, Any], parts: list[dict[str, Any]]) -> "AdaptRecipe":
