@@ -82,10 +82,20 @@ class Cache:
             found += [(name, i, k) for k in range(1, part.copies) for i in range(len(part.entries))]
         return found
 
+    def outlines(self, part: str) -> list[Latents]:
+        """The plain copy of every window of a part, without what the encoders made of it: rows and names alone."""
+        chosen = self.catalogue.parts[part]
+        return [self._bare(chosen, i, 0) for i in range(len(chosen.entries))]
+
     def _latents(self, part: Part, at: int, copy: int, *, key: str | None = None) -> Latents:
         entry = part.entries[at]
         tensors = self.store.load(key or entry.keys[copy])
         frames = frames_of(tensors)
+        encoded = tensors | dict(self.store.text(entry.prompt))
+        return replace(self._bare(part, at, copy), encoded=encoded, frames=frames)
+
+    def _bare(self, part: Part, at: int, copy: int) -> Latents:
+        entry = part.entries[at]
         return Latents(
             window_id=entry.id,
             copy=copy,
@@ -93,8 +103,8 @@ class Cache:
             start=entry.starts[copy],
             text=entry.prompt,
             robot=part.robot,
-            encoded=tensors | dict(self.store.text(entry.prompt)),
-            frames=frames,
+            encoded={},
+            frames=None,
             **part.row(at, copy),
         )
 

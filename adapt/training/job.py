@@ -93,9 +93,7 @@ def train_here(
         model = divide(model, backbone, world)
     order = order_of(recipe, cache)
     clips = job.clips()
-    held = HeldOut.of(
-        held_out(cache, "val"), lambda s: stand_still(s, backbone, clips[recipe.play.name]), recipe.eval_windows
-    )
+    held = held_out(cache, lambda s: stand_still(s, backbone, clips[recipe.play.name]), recipe.eval_windows)
     encoding = Encoding(backbone, clips, frozenset(recipe.imitate))
 
     def feed(first: int, stop: int | None = None) -> AbstractContextManager:
@@ -249,10 +247,12 @@ def taught(recipe: AdaptRecipe, cache: Cache) -> dict[str, Taught]:
     }
 
 
-def held_out(cache: Cache, split: str) -> list[Latents]:
-    """The judged windows of a split, of all parts that have some."""
-    names = [n for n, part in cache.catalogue.parts.items() if part.split == split]
-    return [sample for name in names for sample in cache.all(name)]
+def held_out(cache: Cache, hold: Callable[[Latents], np.ndarray], most: int) -> HeldOut:
+    """What chooses the checkpoint, from the validation windows of all parts that have some."""
+    names = [n for n, part in cache.catalogue.parts.items() if part.split == "val"]
+    found = [(name, outline) for name in names for outline in cache.outlines(name)]
+    part_of = {outline.window_id: name for name, outline in found}
+    return HeldOut.of([o for _, o in found], hold, most, load=lambda o: cache.load(part_of[o.window_id], o.window_id))
 
 
 def steps_of(recipe: AdaptRecipe, cache: Cache) -> int:

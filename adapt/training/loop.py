@@ -86,15 +86,26 @@ class HeldOut:
     hold: float | None
 
     @classmethod
-    def of(cls, samples: Sequence[Latents], hold: Callable[[Latents], np.ndarray], most: int) -> "HeldOut":
-        """At most `most` windows, evenly over the part; those with commands where there are any."""
+    def of(
+        cls,
+        samples: Sequence[Latents],
+        hold: Callable[[Latents], np.ndarray],
+        most: int,
+        load: Callable[[Latents], Latents] = lambda sample: sample,
+    ) -> "HeldOut":
+        """At most `most` windows, evenly over the part; those with commands where there are any.
+
+        Args:
+            load: gives a chosen sample's encodings, which choosing does not need.
+        """
         able = [s for s in samples if s.has_action and s.action_valid[-1].any()]
         chosen = able or [s for s in samples if s.chunks == max(x.chunks for x in samples)]
         kept = [chosen[i] for i in np.unique(np.linspace(0, len(chosen) - 1, min(most, len(chosen))).astype(int))]
+        loaded = [load(s) for s in kept]
         if not able:
-            return cls(kept, None)
+            return cls(loaded, None)
         sums = np.sum([errors(hold(s)[None], [s]) for s in kept], axis=0)
-        return cls(kept, float(sums[0] / sums[1]))
+        return cls(loaded, float(sums[0] / sums[1]))
 
 
 def train(

@@ -16,7 +16,6 @@ from adapt.fingerprint import base_fingerprint
 from adapt.handover.adapter import read_record
 from adapt.handover.export import load_adapter
 from adapt.run import Means, Watch, adapt
-from adapt.training.job import held_out
 from schemas.errors import DataError, UsageError
 from schemas.mix import MixPart
 from schemas.recipe import AdaptRecipe, Augment, Hardware, IngestRecipe, Lora, TimeBase
@@ -70,7 +69,7 @@ def test_a_run_on_dreamzero_judges_against_its_base_and_leaves_a_bound_adapter(m
     assert record.kind == "lora" and record.backbone == "dreamzero"
     assert {"adapter_model.safetensors", "dreamzero.json", "embodiment.yaml", "statistics.json"} <= set(record.files)
     backbone, model, _, _ = load_adapter(made / "adapter/export", base)
-    test = held_out(open_cache(made / "latents"), "test")
+    test = open_cache(made / "latents").all("test")
     served = backbone.act(model, test[:2], denoise_steps=1, draws=1, seed=0)
     assert np.isfinite(served.action).all() and served.action.shape == (2, 24, 7)
     assert record.base_sha256 == backbone.identify(base)

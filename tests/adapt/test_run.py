@@ -21,7 +21,6 @@ from adapt.handover.export import load_adapter
 from adapt.planning.rung import Rung
 from adapt.run import RunResult, Watch
 from adapt.run import adapt as run_adapt
-from adapt.training.job import held_out
 from schemas.embodiment import Derived
 from schemas.errors import DataError, UsageError
 from schemas.mix import MixPart
@@ -68,7 +67,7 @@ def built(backbone) -> torch.nn.Module:
 
 def test_part(run: Path) -> list:
     """The judged windows of a run."""
-    return held_out(open_cache(run / "latents"), "test")
+    return open_cache(run / "latents").all("test")
 
 
 test_part.__test__ = False
