@@ -99,7 +99,7 @@ def training_loss(
     """Losses of one batch under these draws.
 
     Args:
-        batch: action rows of samples that have none, of the full length, give every head a gradient: zeros.
+        batch: where no sample has actions, action rows and a state give every head a gradient all the same: zeros.
         of: (samples, valid action rows) of a whole step, of which this batch is a part: its losses are then sums over
             this number and add up, over the parts, to the step's. By default the batch is the whole step. Not for
             `reference`.
@@ -110,7 +110,7 @@ def training_loss(
     schedule = training_schedule(batch.latents.device)
     sigma = schedule.sigmas[draws.video_ids][:, None, :, None, None]
     action = valid_action(batch)
-    rows = action.shape[1] > 0
+    rows = action.shape[1] > 0 and (any(batch.has_action) or batch.state is not None)
     prediction = model(
         mix(batch.latents, draws.video_noise, sigma),
         schedule.timesteps[draws.video_ids],

@@ -223,7 +223,7 @@ def test_held_out_windows_are_spread_over_the_part_and_have_commands(tmp_path: P
 def test_where_nothing_is_held_out_the_last_average_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from adapt.training import job as training
 
-    monkeypatch.setattr(training, "held_out", lambda cache, split: [])
+    monkeypatch.setattr(training, "held_out", lambda cache, hold, most: HeldOut([], None))
     done = train_here(toy_job(tmp_path), World())
     assert done.chosen_step == 8 and done.chosen == "average" and done.val_error == ()
 
@@ -231,8 +231,10 @@ def test_where_nothing_is_held_out_the_last_average_is_kept(tmp_path: Path, monk
 def test_film_alone_is_judged_by_its_video_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from adapt.training import job as training
 
-    plain = training.held_out
-    silent = lambda s: replace(s, action_valid=s.action_valid & False)  # noqa: E731
-    monkeypatch.setattr(training, "held_out", lambda cache, split: [silent(s) for s in plain(cache, split)])
+    def silent(cache, hold, most) -> HeldOut:
+        samples = [replace(s, action_valid=s.action_valid & False) for s in cache.all("val")]
+        return HeldOut.of(samples, hold, most)
+
+    monkeypatch.setattr(training, "held_out", silent)
     done = train_here(toy_job(tmp_path), World())
     assert len(done.val_error) == 2 and done.val_error[0].value > 0

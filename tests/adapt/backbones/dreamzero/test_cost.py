@@ -175,7 +175,7 @@ def test_costs_are_planned_without_torch_or_pydantic() -> None:
         "import sys; sys.modules.update(torch=None, pydantic=None)\n"
         "from adapt.backbones.dreamzero.config import preset\n"
         "from adapt.backbones.dreamzero.cost import DreamZeroCost\n"
-        "import adapt.planning.plan\nfrom adapt.planning.gpus import named\nfrom adapt.planning.ladder import choose\n"
+        "import adapt.planning.probe\nfrom adapt.planning.gpus import named\nfrom adapt.planning.ladder import choose\n"
         "print(choose(DreamZeroCost(preset('14b')), named('80'), batch=16).rung.weights)"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -306,8 +306,7 @@ def test_a_batch_without_actions_has_an_action_loss_of_exactly_0(reduction: Any,
     losses = training_loss(model, batch, drawn(batch), reduction=reduction)
     losses.total.backward()
     assert losses.action.item() == 0 and losses.total.item() == losses.video.item() > 0
-    assert model.video.grad.isfinite().all()
-    assert (model.action.grad is None) if rows == 0 else not model.action.grad.any()  # a gradient, so that ranks agree
+    assert model.video.grad.isfinite().all() and model.action.grad is None
 
 
 def test_samples_with_actions_of_which_none_is_valid_give_no_nan() -> None:

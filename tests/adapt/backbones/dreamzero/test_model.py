@@ -233,6 +233,25 @@ def test_a_whole_batch_without_actions_takes_no_state_and_costs_no_register() ->
     assert model.action_decoder.layer2.W.grad is None and model.state_encoder.layer1.W.grad is None
 
 
+def test_a_batch_without_actions_gives_every_head_a_gradient_of_zero_where_it_has_rows_and_a_state() -> None:
+    """Ranks of a divided model must reduce the same tensors, whatever their samples hold."""
+    from adapt.backbones.dreamzero.objective import Batch, training_loss
+    from adapt.backbones.dreamzero.timesteps import draw
+
+    (latents, _, text), rest = window(dtype=torch.float64)
+    rows = {"action": torch.zeros(2, 96, 32), "action_valid": torch.zeros(2, 96, 32, dtype=torch.bool)}
+    pictures = {"latents": latents, "context": text, "y": rest["y"], "clip": rest["clip"]}
+    batch = Batch(**pictures, has_action=(False, False), state=torch.zeros(2, 4, TINY.state_dim), **rows)
+    model = tiny(dtype=torch.float64)
+    losses = training_loss(model, batch, draw(TINY, seeds=[0, 1], latent_shape=(9, 4, 6), rows=96))
+    losses.total.backward()
+    heads = {n: p.grad for n, p in model.named_parameters() if n.startswith(("action_", "state_encoder"))}
+    assert heads and all(grad is not None and not grad.any() for grad in heads.values()) and losses.action == 0
+    bare = replace(batch, state=None, **{n: t[:, :0] for n, t in rows.items()})
+    alone = training_loss(model, bare, draw(TINY, seeds=[0, 1], latent_shape=(9, 4, 6), rows=0))
+    torch.testing.assert_close(losses.video, alone.video, rtol=1e-10, atol=0)
+
+
 def test_evaluation_without_gradients_works_and_recomputing_changes_nothing() -> None:
     model = tiny()
     arguments, rest = window()
