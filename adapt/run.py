@@ -482,12 +482,13 @@ class _Work:
         if self.recipe.backbone == "nano":
             return None
         from adapt.planning.hardware import given_of
-        from adapt.planning.ladder import lower
+        from adapt.planning.ladder import DIVIDED, lower
         from adapt.planning.plan import cost_of
 
         cost = cost_of(self.recipe, None if self.recipe.base is None else Path(self.recipe.base))
         ranks = self.where.processes if self.where.is_sharded else 1
-        return lower(self.rung, cost, fixed=given_of(self.recipe.hardware), ranks=ranks)
+        fixed = (DIVIDED if self.where.is_sharded else {}) | given_of(self.recipe.hardware)
+        return lower(self.rung, cost, fixed=fixed, ranks=ranks)
 
     def _complete_cache(self):
         """The cache; what is judged, and every prompt, encoded again where files of it were lost."""

@@ -7,7 +7,7 @@ import pytest
 from adapt.backbones.dreamzero.config import preset
 from adapt.backbones.dreamzero.cost import DreamZeroCost
 from adapt.planning.gpus import Gpu, named
-from adapt.planning.ladder import Choice, choose, ladder, lower, seconds
+from adapt.planning.ladder import DIVIDED, Choice, choose, ladder, lower, seconds
 from adapt.planning.rung import Rung
 from schemas.errors import UsageError
 
@@ -153,3 +153,11 @@ def test_a_base_that_fits_none_of_several_gpus_is_divided_over_them_unasked() ->
     assert found.total <= T4.usable_gb * 1e9
     with pytest.raises(UsageError, match="GB are missing"):
         choose(LARGE, T4, batch=16, world=16, fixed={"weights": "nf4"})
+
+
+def test_a_divided_base_steps_down_to_what_can_be_divided() -> None:
+    rung = choose(LARGE, named("80"), batch=16, world=2, shard=True).rung
+    while (below := lower(rung, LARGE, fixed=DIVIDED, ranks=2)) is not None:
+        rung = below
+        assert (rung.weights, rung.optimizer) == ("bf16", "adamw")
+    assert rung.activations == "offload"
