@@ -470,7 +470,8 @@ class _Work:
         choice = choice_of(self.recipe, gpu, gpus=self.where.processes, base=base)
         if choice.ranks > 1 and not self.where.is_sharded:
             self.where = replace(self.where, is_sharded=True)
-        self.planned = Planned(self.recipe.steps or 1, choice.seconds_per_step, choice.total)
+        later = sum(choice.bytes.get(part, 0) for part in ("optimizer", "moving average"))  # not there in a probe
+        self.planned = Planned(self.recipe.steps or 1, choice.seconds_per_step, choice.total - later)
         for reason in (choice.rung.words, *choice.reasons):
             self.watch.note(reason)
         return rung_of(self.recipe, self.where, choice.rung)

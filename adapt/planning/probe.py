@@ -13,7 +13,7 @@ class Planned:
     """What a step was planned to take on one device; None where nobody planned it.
 
     Args:
-        bytes: at its peak.
+        bytes: at its peak, without an optimizer's state, which a probe has not.
         flops: operations that are done.
         steps: of the run.
     """
