@@ -10,7 +10,7 @@ from torch import nn
 from training_jobs import same, toy_job, toy_recipe
 
 from adapt.training import checkpoint
-from adapt.training.compact import BOUND, pack_average, pack_moments, unpack_average, unpack_moments
+from adapt.training.compact import BOUND, PER_OCTAVE, pack_average, pack_moments, unpack_average, unpack_moments
 from adapt.training.job import train_here
 from adapt.training.world import World
 from schemas.errors import DataError
@@ -60,7 +60,7 @@ def test_a_checkpoint_on_disk_takes_eight_bytes_a_parameter(tmp_path: Path) -> N
 @given(seed=st.integers(0, 10**6), exponent=st.integers(-30, 6), size=st.integers(1, 300))
 @settings(max_examples=60, deadline=None)
 def test_packed_moments_are_near_those_that_were_packed(seed: int, exponent: int, size: int) -> None:
-    """Moments of gradients whose sizes span many orders, as AdamW makes them; the next step moves by 1 % at most."""
+    """Moments of gradients whose sizes span many orders, as AdamW makes them; what is lost is half a level of each."""
     draw = torch.Generator().manual_seed(seed)
     scale = 10.0 ** (exponent / 2 + 2 * torch.randn(size, generator=draw).clamp(-2, 2))
     mean, square = torch.zeros(size), torch.zeros(size)
@@ -73,7 +73,10 @@ def test_packed_moments_are_near_those_that_were_packed(seed: int, exponent: int
     root, root_again = square.sqrt()[lively], again[1].sqrt()[lively]
     assert ((root_again / root) - 1).abs().max() < 0.05
     step, step_again = mean[lively] / root, again[0][lively] / root_again
-    assert (step - step_again).abs().max() <= 0.05 * BOUND / 2 and step.abs().max() < BOUND
+    half_root, half_ratio = 2.0 ** (1 / (2 * PER_OCTAVE)) - 1, BOUND / 254
+    assert (
+        (step - step_again).abs() <= 1.01 * (half_root * step.abs() + half_ratio)
+    ).all() and step.abs().max() < BOUND
     assert (step_again * root_again - mean[lively]).abs().le(root_again * BOUND / 254 * 1.01).all()
     assert (again[1][square > 0] > 0).all()  # a second moment of zero would make a leap of the next step
 
