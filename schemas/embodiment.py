@@ -44,7 +44,11 @@ _NAME = re.compile(r"[a-z0-9_]+")
 
 
 class Camera(Record):
-    """One view. `key` (role and side) names its stream everywhere in the house."""
+    """One view. `key` (role and side) names its stream everywhere in the house.
+
+    Shards keep the log's own pixels; `rotate` (degrees clockwise), then `flip`, then `channels` mend them when windows
+    are cut, so that a wrong guess costs no second ingest.
+    """
 
     role: str
     side: Side = "none"
@@ -52,6 +56,8 @@ class Camera(Record):
     kind: Literal["color", "depth"] = "color"
     unit: str = "none"
     rotate: Literal[0, 90, 180, 270] = 0
+    flip: Literal["none", "horizontal", "vertical"] = "none"
+    channels: Literal["rgb", "bgr"] = "rgb"
     intrinsics: str | None = None
     mount: dict[str, Any] | None = None
     use: Use = "model"

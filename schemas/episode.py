@@ -1,9 +1,10 @@
 """What flows between the readers and the shards: streams, videos, episodes, trajectories.
 
 Frozen dataclasses of read-only numpy arrays, checked once when made. Times are int64 ns on the episode's own
-clock, spans are half-open. A `Video` is a handle: it holds no pixels.
+clock, spans are half-open. A `Video` and `Pictures` are handles: they hold no pixels.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -87,6 +88,37 @@ class Video:
         freeze(self.t_ns)
 
 
+Coded = bytes | NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Frames of one camera that a log keeps one by one, outside any video file; no pixels.
+
+    Args:
+        t_ns: (N,) time of each frame on the episode's clock.
+        codec: `mjpeg` or `png`; a video codec whose packets follow each other (`h264`, `hevc`, `vp9`, `av1`); or `raw`.
+        load: frames [a, b) as coded bytes each, of `raw` as (height, width, 3) uint8 RGB. Called late and often.
+        is_key: (N,) bool, whether decoding can start at the frame; None where it can at each.
+        rotation: degrees clockwise that a viewer must apply.
+    """
+
+    t_ns: Int64
+    codec: str
+    width: int
+    height: int
+    load: Callable[[int, int], list[Coded]]
+    is_key: NDArray[np.bool_] | None = None
+    rotation: int = 0
+
+    def __post_init__(self) -> None:
+        assert self.is_key is None or self.is_key.shape == self.t_ns.shape
+        freeze(self.t_ns)
+
+
+Footage = Video | Pictures  # what a camera of an episode gave
+
+
 @dataclass(frozen=True)
 class Text:
     """An instruction and the span it holds for; `origin` says where it was found."""
@@ -105,7 +137,7 @@ class Episode:
     source: str
     key: str
     streams: dict[str, Stream]
-    videos: dict[str, Video]
+    videos: dict[str, Footage]
     texts: tuple[Text, ...]
     session: str
     reader: str

@@ -14,10 +14,12 @@ Split = Literal["train", "val", "test"]
 class CameraMeta(Record):
     """One camera of a clip. The clip's frames are [first_frame, first_frame + num_frames) of its mp4.
 
-    `rotate` is the container's own, degrees clockwise; the robot's file may add to it when windows are cut.
+    `rotate` is the container's own, degrees clockwise; the robot's file may add to it when windows are cut. `logged_as`
+    is the codec in the log: the same as `codec`, unless the log held raw pixels.
     """
 
     codec: str
+    logged_as: str = "unknown"
     width: int
     height: int
     first_frame: int

@@ -1,7 +1,8 @@
 """Trajectories cut into clips, and clips as bytes: what lies in a shard.
 
     <key>.json             ClipMeta
-    <key>.<camera>.mp4     the source's own packets; the clip's frames are [first_frame, first_frame + num_frames)
+    <key>.<camera>.mp4     the source's own packets and pictures, only raw pixels are encoded; the clip's frames are
+                           [first_frame, first_frame + num_frames)
     <key>.raw.npz          every low-dimensional stream as logged: raw/<stream>, t_ns/<stream>, pts_ns/<camera>
     <key>.steps.npz        the mapped rows: state, action, t_ns, control, valid
 
@@ -16,12 +17,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from schemas.embodiment import Embodiment
-from schemas.episode import Episode, Float32, Int64, Stream, Text, Trajectory, Video
+from schemas.episode import Episode, Float32, Footage, Int64, Stream, Text, Trajectory, Video
 from schemas.errors import DataError
 from schemas.manifest import CameraMeta, ClipMeta, SourceMeta, StreamMeta, TextMeta, UseMeta
 from schemas.recipe import Filters
+from wamdata.footage import cut, shard_codec
 from wamdata.mapping import map_episode
-from wamdata.video_cut import cut_packets
 
 # A stream name may hold dots and slashes; a member of an npz may not hold a slash. "|" occurs in no log seen.
 _SLASH = "|"
@@ -118,7 +119,7 @@ def keep_spans(trajectory: Trajectory, limits: Filters, *, max_clip_s: float) ->
     return [(a, b) for a, b in pieces if b - a >= shortest]
 
 
-def _used_videos(trajectory: Trajectory) -> list[Video]:
+def _used_videos(trajectory: Trajectory) -> list[Footage]:
     return [trajectory.episode.videos[c.source] for c in trajectory.embodiment.model_cameras]
 
 
@@ -133,11 +134,11 @@ def cut_clip(trajectory: Trajectory, start: int, stop: int, *, prefix: str) -> C
     for camera in embodiment.model_cameras:
         video = episode.videos[camera.source]
         frames = _frame_span(video.t_ns, first_ns, stop_ns)
-        offset = video.first_frame
-        videos[camera.key], first_frame = cut_packets(video.path, offset + frames[0], offset + frames[1])
+        videos[camera.key], first_frame = cut(video, *frames)
         pts_ns[camera.key] = video.t_ns[frames[0] : frames[1]].copy()
         cameras[camera.key] = CameraMeta(
-            codec=video.codec,
+            codec=shard_codec(video),
+            logged_as=video.codec,
             width=video.width,
             height=video.height,
             first_frame=first_frame,

@@ -150,7 +150,7 @@ def read_frames(
     if not len(wanted):
         return np.zeros((0, *shape, 3), np.uint8)
     frames = _decode_with_decord(source, info, wanted) if backend == "decord" else None
-    pictures = np.stack(list(_pictures(frames or _decode(source, info, wanted), shape, rotate)))
+    pictures = np.stack(list(as_rgb(frames or _decode(source, info, wanted), shape, rotate)))
     return pictures if np.array_equal(inverse, np.arange(len(wanted))) else pictures[inverse]
 
 
@@ -257,8 +257,8 @@ def _decode_with_decord(source: Source, info: VideoInfo, wanted: Int64) -> list[
     return [VideoFrame.from_ndarray(picture, "rgb24") for picture in pictures]
 
 
-def _pictures(frames: Iterable[VideoFrame], shape: tuple[int, int], rotate: int) -> Iterator[np.ndarray]:
-    """Frames as RGB arrays of `shape`, turned."""
+def as_rgb(frames: Iterable[VideoFrame], shape: tuple[int, int], rotate: int) -> Iterator[np.ndarray]:
+    """Frames of one size as RGB arrays, turned clockwise by `rotate` degrees and then of `shape`."""
     height, width = shape[::-1] if rotate % 180 else shape
     graph = None
     for frame in frames:

@@ -17,6 +17,7 @@ from schemas.episode import Float32, Int64, Window, freeze
 from schemas.recipe import TimeBase
 from wamdata.align import distance_ns, nearest, uniform_grid
 from wamdata.clips import Clip
+from wamdata.footage import mended
 from wamdata.mapping import resample_component
 from wamdata.use import IMITATED, at_times, clip_feeds
 from wamdata.video import read_frames
@@ -235,12 +236,13 @@ def _decode(
         meta, pts = clip.meta.cameras[camera.key], clip.pts_ns[camera.key]
         chosen = [nearest(pts, t) for t in times]
         needed = np.unique(np.concatenate(chosen)) if chosen else np.zeros(0, np.int64)
-        pixels[camera.key] = read_frames(
+        shown = read_frames(
             clip.videos[camera.key],
             meta.first_frame + needed,
             size=view_size,
             rotate=(meta.rotate + camera.rotate) % 360,
         )
+        pixels[camera.key] = mended(shown, camera)
         places[camera.key] = [np.searchsorted(needed, frames) for frames in chosen]
     return pixels, places
 

@@ -169,7 +169,7 @@ class Naming:
             "encoder": self.encoder,
             "layout": self.layout(robot),
             "clip": [clip.key, clips.content[clip.key]],
-            "cameras": [[c.key, c.role, c.side, c.rotate] for c in robot.model_cameras],
+            "cameras": [[c.key, c.role, c.side, c.rotate, c.flip, c.channels] for c in robot.model_cameras],
             "t_ns": t_ns,
             "chunks": chunks,
             "chunk_s": self.time_base.chunk_s,
