@@ -28,6 +28,7 @@ from schemas.yaml_io import write_yaml
 from wamdata.fingerprint import source_fingerprint
 from wamdata.lock import locked
 from wamdata.shards import verify_shards
+from wamdata.source import Source
 
 if TYPE_CHECKING:
     from adapt.planning.probe import Planned
@@ -181,7 +182,7 @@ def _inputs(recipe: AdaptRecipe, info: BackboneInfo, sources: Mapping[str, Clips
         "version": MAKING_VERSION,
     } | {k: values[k] for k in LATENT_FIELDS}
     if recipe.tokenizer is not None:
-        latents["tokenizer"] = source_fingerprint(Path(recipe.tokenizer))
+        latents["tokenizer"] = source_fingerprint(Source.at(recipe.tokenizer))
     train = {"latents": stage.Stage(name=LATENTS, inputs=latents).fingerprint, "version": TRAINING_VERSION}
     train |= {k: values[k] for k in TRAIN_FIELDS}
     train["parts"] = [[p.name, p.role, p.share, list(p.losses)] for p in recipe.parts]

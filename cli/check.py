@@ -20,9 +20,12 @@ def check(
     Not yet: pixel checks (freezes, black frames), drift, swapped cameras, a fix plan.
     """
     from wamdata.check import check_source
+    from wamdata.source import Source
 
     with console.progress("check", quiet=quiet or json) as bar:
-        result = check_source(source, robot=robot, on_episode=lambda done, total: bar(done, total, "episodes"))
+        result = check_source(
+            Source.at(source), robot=robot, on_episode=lambda done, total: bar(done, total, "episodes")
+        )
     if json:
         console.as_json(
             {

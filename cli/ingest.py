@@ -35,9 +35,10 @@ def ingest(
     """
     from schemas.recipe import Filters, IngestRecipe, SplitRule
     from schemas.yaml_io import parse
+    from wamdata.source import Source
 
     values = {
-        "sources": [str(s) for s in sources],
+        "sources": [str(Source.at(s)) for s in sources],
         "robot": _robot(robot, sources, out, yes=yes),
         "task": task,
         "licence": licence,
@@ -88,11 +89,13 @@ def drafted_robot(source: Path, path: Path, *, yes: bool) -> str:
     from schemas.files import write_atomic
     from wamdata.draft import draft_embodiment
     from wamdata.readers import detect_reader
+    from wamdata.source import Source
 
-    if detect_reader(source).NAME == "video":
+    logs = Source.at(source)
+    if detect_reader(logs).NAME == "video":
         return "video_only"
     if not path.exists():
-        write_atomic(path, draft_embodiment(source).encode())
+        write_atomic(path, draft_embodiment(logs).encode())
         console.note(f"robot drafted from the data: {path} (look at it; give --robot to use another)")
     refuse_open_questions(path, yes=yes)
     return str(path)

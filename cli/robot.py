@@ -25,8 +25,9 @@ def draft(
     from schemas.errors import UsageError
     from schemas.files import write_atomic
     from wamdata.draft import draft_embodiment
+    from wamdata.source import Source
 
-    text = draft_embodiment(source, name=name)
+    text = draft_embodiment(Source.at(source), name=name)
     if out is None:
         console.out(text.rstrip())
         return
@@ -218,9 +219,11 @@ def _fits(embodiment, source: Path) -> dict:
     from schemas.errors import DataError
     from wamdata.mapping import map_episode
     from wamdata.readers import detect_reader
+    from wamdata.source import Source
 
-    reader = detect_reader(source)
-    for ref in reader.list_episodes(source).episodes:
+    logs = Source.at(source)
+    reader = detect_reader(logs)
+    for ref in reader.list_episodes(logs).episodes:
         try:
             episode = reader.read(ref)
         except DataError:

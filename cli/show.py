@@ -149,11 +149,13 @@ def _source(path: Path, *, json: bool) -> None:
     if path.is_dir() and not any(path.iterdir()):
         raise UsageError(f"{path}: is empty. {KNOWN}")
     from wamdata.readers import READERS, detect_reader
+    from wamdata.source import Source
 
-    if not any(reader.detect(path) for reader in READERS):
+    source = Source.at(path)
+    if not any(reader.detect(source) for reader in READERS):
         raise UsageError(f"{path}: is nothing that wam knows. {KNOWN}")
-    reader = detect_reader(path)
-    listing = reader.list_episodes(path)
+    reader = detect_reader(source)
+    listing = reader.list_episodes(source)
     facts = {
         "source": str(path),
         "reader": listing.reader,

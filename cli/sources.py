@@ -36,6 +36,7 @@ def shards_of(
     from schemas.errors import UsageError
     from schemas.recipe import IngestRecipe
     from schemas.yaml_io import parse
+    from wamdata.source import Source
 
     if len(sources) == 1 and is_shards(sources[0]):
         if task or split:
@@ -51,7 +52,9 @@ def shards_of(
     if robot:
         refuse_open_questions(Path(robot), yes=yes)
     name = robot or drafted_robot(sources[0], out.with_name(out.name + ".robot.yaml"), yes=yes)
-    values = {"sources": [str(s) for s in sources], "robot": name, "task": task} | ({"split": split} if split else {})
+    values = {"sources": [str(Source.at(s)) for s in sources], "robot": name, "task": task} | (
+        {"split": split} if split else {}
+    )
     values |= {"filters": {"blank_text": "keep"}} if blank_text else {}
     recipe = parse(IngestRecipe, values, "options")
     run(recipe, out, executor=executor, ray_address=ray_address, quiet=quiet)

@@ -5,7 +5,6 @@ Reads rows and video indexes, decodes no pixel. Does not yet look for freezes, s
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from schemas.embodiment import Embodiment, load_embodiment
 from schemas.episode import Episode, Finding
@@ -16,6 +15,7 @@ from wamdata.draft import draft_embodiment
 from wamdata.filters import check_raw, check_trajectory
 from wamdata.mapping import map_episode
 from wamdata.readers import detect_reader
+from wamdata.source import Source
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class CheckResult:
 
 
 def check_source(
-    source: Path,
+    source: Source,
     *,
     robot: str | None = None,
     reader: str = "auto",
@@ -80,7 +80,7 @@ def _checks(episode: Episode, embodiment: Embodiment | None, limits: Filters) ->
     return found
 
 
-def _drafted(source: Path, reader: str) -> Embodiment | None:
+def _drafted(source: Source, reader: str) -> Embodiment | None:
     import yaml
 
     try:

@@ -6,13 +6,13 @@ worth) is left as logged and marked `QUESTION`. Does not yet measure camera moti
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from schemas.episode import Episode, Stream
 from schemas.errors import DataError
 from wamdata.readers import detect_reader
+from wamdata.source import Source
 
 SAMPLE_EPISODES = 4
 STATE_NAMES = ("observation.state", "state", "observation.qpos", "qpos", "proprio")
@@ -43,7 +43,7 @@ class Guess:
     questions: tuple[str, ...]
 
 
-def draft_embodiment(source: Path, *, name: str | None = None, reader: str = "auto") -> str:
+def draft_embodiment(source: Source, *, name: str | None = None, reader: str = "auto") -> str:
     """YAML text of an embodiment for `source`, comments included.
 
     Raises:
@@ -56,7 +56,7 @@ def draft_embodiment(source: Path, *, name: str | None = None, reader: str = "au
         raise DataError(
             f"{source}: none of its episodes can be read, so nothing can be drafted. Run `wam check {source}`."
         )
-    robot = name or _slug(listing.hints.get("robot_type", "")) or _slug(source.resolve().stem) or "robot"
+    robot = name or _slug(listing.hints.get("robot_type", "")) or _slug(source.name.split(".")[0]) or "robot"
     state, action = _find(episodes, STATE_NAMES), _find(episodes, ACTION_NAMES)
     lines = [
         "# Drafted from data by `wam robot draft`. Read every comment; mend what is wrong, then run `wam robot check`.",

@@ -32,6 +32,7 @@ from wamdata.mapping import map_episode
 from wamdata.readers import detect_reader
 from wamdata.readers.base import EpisodeRef
 from wamdata.shards import MANIFEST, ShardWriter, read_manifest
+from wamdata.source import Source
 from wamdata.split import assign_splits
 
 RECIPE, STATE, PARTS = "recipe.yaml", "ingest.json", "parts"
@@ -115,8 +116,8 @@ def ingest(
         DataError: not a single episode could be used; says why.
     """
     embodiment = load_embodiment(recipe.robot)
-    for source in map(Path, recipe.sources):
-        if out.resolve().is_relative_to(source.resolve()):
+    for source in map(Source.at, recipe.sources):
+        if source.is_local and out.resolve().is_relative_to(Path(source.url).resolve()):
             raise UsageError(f"{out}: lies inside the source {source}, which is never written to. Give another --out.")
     state = ingest_state(recipe, embodiment)
     _refuse_other(out, state, recipe)
@@ -144,8 +145,9 @@ def ingest(
 
 def ingest_state(recipe: IngestRecipe, embodiment: Embodiment) -> IngestState:
     """The identity of an ingest: recipe, robot, content of the sources, readers."""
-    sources = tuple((Path(s).name, source_fingerprint(Path(s))) for s in recipe.sources)
-    readers = {m.NAME: m.VERSION for m in (detect_reader(Path(s), recipe.reader) for s in recipe.sources)}
+    places = [Source.at(s) for s in recipe.sources]
+    sources = tuple((s.name, source_fingerprint(s)) for s in places)
+    readers = {m.NAME: m.VERSION for m in (detect_reader(s, recipe.reader) for s in places)}
     named = recipe.model_dump(mode="json", exclude={"sources", "robot"})
     return IngestState(
         recipe_sha256=sha256_of(named),
@@ -163,14 +165,14 @@ def plan_parts(
     parts: list[Part] = []
     findings: list[Finding] = []
     licences: list[str] = []
-    for source in map(Path, recipe.sources):
+    for source in map(Source.at, recipe.sources):
         reader = detect_reader(source, recipe.reader)
         listing = reader.list_episodes(source)
-        findings += [replace(f, message=_without_place(f.message, source)) for f in listing.findings]
+        findings += [replace(f, message=source.without_place(f.message)) for f in listing.findings]
         licences.append(recipe.licence or listing.hints.get("licence", "unknown"))
         if not listing.episodes:
             raise DataError(f"{source}: read as {listing.reader}, but it lists no episode. Run `wam check {source}`.")
-        prefix = re.sub(r"[^A-Za-z0-9]+", "-", source.resolve().name).strip("-").lower()
+        prefix = re.sub(r"[^A-Za-z0-9]+", "-", source.name).strip("-").lower()
         for at in range(0, len(listing.episodes), recipe.episodes_per_part):
             refs = listing.episodes[at : at + recipe.episodes_per_part]
             parts.append(Part(f"part-{len(parts):06d}", reader.NAME, refs, prefix, embodiment, recipe, out))
@@ -206,7 +208,7 @@ def _ingest_episode(
     """Add an episode's clips to the writer, or say why not."""
 
     def reject(reason: str, detail: str) -> Reject:
-        detail = _without_place(detail, ref.source)
+        detail = ref.source.without_place(detail)
         return Reject(source=ref.source.name, episode=ref.key, reason=reason, detail=detail)
 
     limits = part.recipe.filters
@@ -240,11 +242,11 @@ def _with_overrides(episode: Episode, part: Part) -> Episode:
 
     Where the source lies is left out, so that shards are equal wherever it is mounted.
     """
-    recipe, place = part.recipe, Path(episode.source)
+    recipe, place = part.recipe, Source.at(episode.source)
     changes = {
         "source": place.name,
         "session": f"{part.prefix}/{episode.session}",
-        "findings": tuple(replace(f, message=_without_place(f.message, place)) for f in episode.findings),
+        "findings": tuple(replace(f, message=place.without_place(f.message)) for f in episode.findings),
     }
     if recipe.task is not None:
         clocks = [s.t_ns for s in episode.streams.values()] + [v.t_ns for v in episode.videos.values()]
@@ -254,10 +256,6 @@ def _with_overrides(episode: Episode, part: Part) -> Episode:
     if recipe.licence is not None:
         changes["licence"] = recipe.licence
     return replace(episode, **changes)
-
-
-def _without_place(message: str, source: Path) -> str:
-    return message.replace(f"{source if source.is_dir() else source.parent}/", "")
 
 
 def _finding_meta(finding: Finding) -> FindingMeta:
@@ -298,7 +296,7 @@ def _assemble(
         episodes=kept,
         seconds=round(sum(s.seconds for s in samples), 6),
         licences=tuple(dict.fromkeys([*(x for r in records for x in r.licences), *licences])),
-        sources=tuple(Path(s).name for s in recipe.sources),
+        sources=tuple(Source.at(s).name for s in recipe.sources),
         tool=f"wamkit {importlib.metadata.version('wamkit')}",
     )
 

@@ -19,6 +19,7 @@ from schemas.recipe import IngestRecipe, TimeBase
 from wamdata.fingerprint import source_fingerprint
 from wamdata.ingest import ingest
 from wamdata.shards import check_key, read_clip, read_manifest, stream_clips, verify_shards
+from wamdata.source import Source
 from wamdata.windows import cut_windows, on_time_base, window_starts
 
 BASE = TimeBase(chunk_s=0.8, video_fps=10)
@@ -229,11 +230,11 @@ def test_a_copied_episode_is_named_and_kept_in_one_part(g1: Path, tmp_path: Path
 
 def test_a_fingerprint_tells_content_not_time(g1: Path, tmp_path: Path) -> None:
     source = few(g1, tmp_path / "logs", (1,))
-    before = source_fingerprint(source)
+    before = source_fingerprint(Source.at(source))
     os.utime(source / "meta/info.json", (0, 0))
-    assert source_fingerprint(source) == before
+    assert source_fingerprint(Source.at(source)) == before
     (source / "meta/info.json").write_text((source / "meta/info.json").read_text() + " ")
-    assert source_fingerprint(source) != before
+    assert source_fingerprint(Source.at(source)) != before
 
 
 def test_plain_webdataset_and_datasets_read_the_shards(g1_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,23 +1,21 @@
 """One file per log format, and the choice among them. The contract is in `base.py`."""
 
-from pathlib import Path
-
 from schemas.errors import UsageError
 from wamdata.readers import lerobot, video
 from wamdata.readers.base import Reader
+from wamdata.source import Source
 
 READERS: tuple[Reader, ...] = (lerobot, video)  # asked in this order: a log may hold videos, a video holds no log
 
 
-def detect_reader(source: Path, name: str = "auto") -> Reader:
+def detect_reader(source: Source, name: str = "auto") -> Reader:
     """The reader for a source: the one named, or the first that knows its content.
 
     Raises:
         UsageError: no such path, no such reader, or nothing that any reader knows.
         DataError: the source is a robot log whose metadata cannot be read.
     """
-    if not source.exists():
-        raise UsageError(f"{source}: no such file or folder. Check the path.")
+    source.require()
     if name != "auto":
         return _named(name)
     for reader in READERS:

@@ -6,10 +6,10 @@ are never written to.
 """
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 from schemas.episode import Episode, Finding
+from wamdata.source import Source
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class EpisodeRef:
         place: reader's own plain values: where the episode lies.
     """
 
-    source: Path
+    source: Source
     key: str
     rows: int
     place: dict[str, Any] = field(default_factory=dict)
@@ -46,10 +46,10 @@ class Reader(Protocol):
     NAME: str
     VERSION: int
 
-    def detect(self, source: Path) -> bool:
+    def detect(self, source: Source) -> bool:
         """Whether this reader understands `source`, from its content."""
         ...
 
-    def list_episodes(self, source: Path) -> Listing: ...
+    def list_episodes(self, source: Source) -> Listing: ...
 
     def read(self, ref: EpisodeRef) -> Episode: ...

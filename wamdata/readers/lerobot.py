@@ -8,7 +8,7 @@ Limits: pictures inside parquet files (`image` features) and the language column
 
 import dataclasses
 import hashlib
-from pathlib import Path
+from pathlib import PurePosixPath
 
 import numpy as np
 
@@ -17,30 +17,23 @@ from wamdata.readers.base import EpisodeRef, Listing
 from wamdata.readers.lerobot_meta import EpisodeMeta, Info, VideoPlace, layout, load_episodes, load_info, load_tasks
 from wamdata.readers.lerobot_rows import Rows, read_rows
 from wamdata.readers.lerobot_video import read_cameras
-from wamdata.readers.tree import (
-    LFS_ADVICE,
-    files_below,
-    find_licence,
-    first_names,
-    is_description,
-    is_lfs_pointer,
-    stray_findings,
-)
+from wamdata.readers.tree import LFS_ADVICE, find_licence, first_names, is_description, lfs_pointers, stray_findings
+from wamdata.source import Source
 
 NAME = "lerobot"
 VERSION = 1
 
 
-def detect(source: Path) -> bool:
+def detect(source: Source) -> bool:
     """Whether `source` is a folder with the meta/info.json of a LeRobot set.
 
     Raises:
         DataError: there is a meta/info.json, but it cannot be read.
     """
-    return (source / "meta/info.json").is_file() and bool(load_info(source).features)
+    return source.has("meta/info.json") and bool(load_info(source).features)
 
 
-def list_episodes(source: Path) -> Listing:
+def list_episodes(source: Source) -> Listing:
     """Every episode that the metadata names, from metadata alone; no parquet of rows and no video is opened.
 
     Raises:
@@ -67,9 +60,8 @@ def read(ref: EpisodeRef) -> Episode:
         DataError: its rows are missing, a Git-LFS pointer, unreadable, or out of order in time.
     """
     info = load_info(ref.source)
-    path = ref.source / ref.place["data"]
     index = ref.place["index"] if layout(ref.source) == "v3" else None
-    rows = read_rows(path, ref.key, info.features, info.fps, index=index)
+    rows = read_rows(ref.source.path(ref.place["data"]), ref.key, info.features, info.fps, index=index)
     texts, text_findings = _texts(ref, rows)
     places = {camera: VideoPlace(**place) for camera, place in ref.place["videos"].items()}
     cameras = read_cameras(ref.source, ref.key, info, places, rows.t_ns)
@@ -99,10 +91,10 @@ def _place(episode: EpisodeMeta, licence: str) -> dict[str, object]:
     }
 
 
-def _where_they_lie(source: Path, episodes: list[EpisodeMeta]) -> tuple[list[EpisodeMeta], list[Finding]]:
+def _where_they_lie(source: Source, episodes: list[EpisodeMeta]) -> tuple[list[EpisodeMeta], list[Finding]]:
     """The episodes with `video/` for `videos/` where that is the folder the source has."""
     named = {place.path.split("/")[0] for e in episodes for place in e.videos.values()}
-    if named != {"videos"} or (source / "videos").exists() or not (source / "video").is_dir():
+    if named != {"videos"} or source.has_folder("videos") or not source.has_folder("video"):
         return episodes, []
     moved = [
         dataclasses.replace(
@@ -118,9 +110,9 @@ def _where_they_lie(source: Path, episodes: list[EpisodeMeta]) -> tuple[list[Epi
     return moved, [Finding("folder_name", "warning", str(source), message)]
 
 
-def _meta_findings(source: Path, info: Info, episodes: list[EpisodeMeta]) -> list[Finding]:
+def _meta_findings(source: Source, info: Info, episodes: list[EpisodeMeta]) -> list[Finding]:
     """Where the metadata contradicts itself."""
-    where, found = str(source / "meta/info.json"), []
+    where, found = source.where("meta/info.json"), []
     for what, declared, listed in (
         ("total_episodes", info.total_episodes, len(episodes)),
         ("total_frames", info.total_frames, sum(e.length for e in episodes)),
@@ -134,13 +126,13 @@ def _meta_findings(source: Path, info: Info, episodes: list[EpisodeMeta]) -> lis
     return found
 
 
-def _file_findings(source: Path, episodes: list[EpisodeMeta]) -> list[Finding]:
+def _file_findings(source: Source, episodes: list[EpisodeMeta]) -> list[Finding]:
     """Data files that are missing or were never fetched, and files that belong to no episode."""
     data = {e.data for e in episodes}
-    present = files_below(source)
-    names = {path.as_posix() for path in present}
+    present = source.files()
+    names = set(present)
     missing = [e.data for e in episodes if e.data not in names]
-    pointers = [name for name in sorted(data & names) if is_lfs_pointer(source / name)]
+    pointers = lfs_pointers(source, sorted(data & names))
     found = []
     if missing:
         message = f"{len(missing)} of {len(episodes)} episodes have no rows: {first_names(missing)}. Copy them again"
@@ -151,18 +143,19 @@ def _file_findings(source: Path, episodes: list[EpisodeMeta]) -> list[Finding]:
         )
         found.append(Finding("lfs_pointer", "warning", str(source), message))
     known = data | {place.path for e in episodes for place in e.videos.values()}
-    strays = [(_stray_kind(path), path) for path in present if path.as_posix() not in known and not _is_known(path)]
+    strays = [(_stray_kind(name), name) for name in present if name not in known and not _is_known(name)]
     return found + stray_findings(strays, str(source))
 
 
-def _is_known(path: Path) -> bool:
+def _is_known(name: str) -> bool:
     """Whether a file has its place in the layout without belonging to an episode."""
+    path = PurePosixPath(name)
     in_meta = path.parts[0] == "meta" and path.suffix in (".json", ".jsonl", ".parquet") and path.name[0] != "."
-    return in_meta or (len(path.parts) == 1 and is_description(path))
+    return in_meta or (len(path.parts) == 1 and is_description(name))
 
 
-def _stray_kind(path: Path) -> str:
-    match path.suffix.lower():
+def _stray_kind(name: str) -> str:
+    match PurePosixPath(name).suffix.lower():
         case ".parquet":
             return "parquet file of no episode"
         case ".mp4":

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from schemas.errors import DataError
 from wamdata.readers.tree import LFS_ADVICE, is_lfs_pointer
+from wamdata.source import Source
 
 V2_DATA = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
 V2_VIDEO = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
@@ -67,13 +68,13 @@ class EpisodeMeta:
     videos: dict[str, VideoPlace] = field(default_factory=dict)
 
 
-def load_info(source: Path) -> Info:
+def load_info(source: Source) -> Info:
     """`meta/info.json`.
 
     Raises:
         DataError: it is missing, a Git-LFS pointer, not JSON, or lacks `fps` or `features`.
     """
-    path = source / "meta/info.json"
+    path = source.path("meta/info.json")
     content = _json(path, _text(path))
     if not isinstance(content, dict) or not isinstance(content.get("features"), dict):
         raise DataError(f"{path}: no `features`. This is not the info.json of a LeRobot set.")
@@ -93,20 +94,20 @@ def load_info(source: Path) -> Info:
     )
 
 
-def layout(source: Path) -> str:
+def layout(source: Source) -> str:
     """`v2` or `v3`, from the files.
 
     Raises:
         DataError: there is no list of episodes.
     """
-    if (source / "meta/episodes.jsonl").is_file():
+    if source.has("meta/episodes.jsonl"):
         return "v2"
-    if (source / "meta/episodes").is_dir():
+    if source.has_folder("meta/episodes"):
         return "v3"
     raise DataError(f"{source}: neither meta/episodes.jsonl (v2) nor meta/episodes/ (v3). Copy the meta folder again.")
 
 
-def load_episodes(source: Path, info: Info) -> list[EpisodeMeta]:
+def load_episodes(source: Source, info: Info) -> list[EpisodeMeta]:
     """The list of episodes, in order of their index; no data file is opened.
 
     Raises:
@@ -119,16 +120,16 @@ def load_episodes(source: Path, info: Info) -> list[EpisodeMeta]:
     return sorted(found, key=lambda episode: episode.index)
 
 
-def load_tasks(source: Path) -> dict[int, str]:
+def load_tasks(source: Source) -> dict[int, str]:
     """Instruction per task index; empty when the set has no list of tasks."""
-    lines, table = source / "meta/tasks.jsonl", source / "meta/tasks.parquet"
-    if table.is_file():
-        columns = _table(table).to_pydict()
+    if source.has("meta/tasks.parquet"):
+        columns = _table(source.path("meta/tasks.parquet")).to_pydict()
         # lerobot writes the text as the index of a pandas frame
         texts = columns.get("task") or columns.get("__index_level_0__") or []
         return dict(zip(columns.get("task_index", []), texts, strict=True))
-    if lines.is_file():
-        return {row["task_index"]: row["task"] for row in _json_lines(lines) if "task_index" in row and "task" in row}
+    if source.has("meta/tasks.jsonl"):
+        rows = _json_lines(source.path("meta/tasks.jsonl"))
+        return {row["task_index"]: row["task"] for row in rows if "task_index" in row and "task" in row}
     return {}
 
 
@@ -168,9 +169,9 @@ def declared_size(feature: dict[str, Any]) -> tuple[int, int] | None:
     return None
 
 
-def _episodes_v2(source: Path, info: Info) -> list[EpisodeMeta]:
+def _episodes_v2(source: Source, info: Info) -> list[EpisodeMeta]:
     found = []
-    for row in _json_lines(source / "meta/episodes.jsonl"):
+    for row in _json_lines(source.path("meta/episodes.jsonl")):
         index = int(row["episode_index"])
         names = {"episode_chunk": index // info.chunks_size, "episode_index": index}
         found.append(
@@ -187,10 +188,11 @@ def _episodes_v2(source: Path, info: Info) -> list[EpisodeMeta]:
     return found
 
 
-def _episodes_v3(source: Path, info: Info) -> list[EpisodeMeta]:
+def _episodes_v3(source: Source, info: Info) -> list[EpisodeMeta]:
     rows: list[dict[str, Any]] = []
-    for path in sorted((source / "meta/episodes").rglob("*.parquet")):
-        rows += _table(path, without="stats/").to_pylist()
+    for name in source.files():
+        if name.startswith("meta/episodes/") and name.endswith(".parquet"):
+            rows += _table(source.path(name), without="stats/").to_pylist()
     starts: dict[str, list[float]] = {}
     for row in rows:
         for camera in info.cameras:

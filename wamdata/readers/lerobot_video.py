@@ -10,6 +10,7 @@ from schemas.episode import Finding, Int64, Video
 from schemas.errors import DataError
 from wamdata.readers.lerobot_meta import Info, VideoPlace, declared_size
 from wamdata.readers.tree import LFS_ADVICE, is_lfs_pointer
+from wamdata.source import Source
 from wamdata.video import VideoInfo, probe
 
 SAME_RATE = 0.02  # a container's frame rate this close to the declared one is the same
@@ -21,7 +22,7 @@ class Cameras:
     findings: tuple[Finding, ...]
 
 
-def read_cameras(source: Path, key: str, info: Info, places: dict[str, VideoPlace], t_ns: Int64) -> Cameras:
+def read_cameras(source: Source, key: str, info: Info, places: dict[str, VideoPlace], t_ns: Int64) -> Cameras:
     """Every camera whose frames are there, and a finding for each one whose frames are not.
 
     Args:
@@ -35,7 +36,7 @@ def read_cameras(source: Path, key: str, info: Info, places: dict[str, VideoPlac
             message = f"{camera}: the list of episodes names no file. Leave the camera out or drop the episode"
             findings.append(Finding("missing_video", "warning", key, message))
             continue
-        video = _video(source / place.path, key, camera, place, info.fps, len(t_ns))
+        video = _video(source, key, camera, place, info.fps, len(t_ns))
         if isinstance(video, Finding):
             findings.append(video)
             continue
@@ -44,10 +45,12 @@ def read_cameras(source: Path, key: str, info: Info, places: dict[str, VideoPlac
     return Cameras(videos, tuple(findings))
 
 
-def _video(path: Path, key: str, camera: str, place: VideoPlace, fps: float, rows: int) -> Video | Finding:
+def _video(source: Source, key: str, camera: str, place: VideoPlace, fps: float, rows: int) -> Video | Finding:
     """The camera's frames, or why they cannot be had."""
-    if not path.is_file():
-        return Finding("missing_video", "warning", key, f"{camera}: {path} is missing. Copy it, or drop the episode")
+    if not source.has(place.path):
+        message = f"{camera}: {source.where(place.path)} is missing. Copy it, or drop the episode"
+        return Finding("missing_video", "warning", key, message)
+    path = source.path(place.path)
     if is_lfs_pointer(path):
         return Finding("lfs_pointer", "warning", key, f"{camera}: {path} is a Git-LFS pointer. {LFS_ADVICE}")
     try:

@@ -3,13 +3,15 @@
 import hashlib
 import re
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import yaml
 
 from schemas.episode import Finding
+from wamdata.source import Source
 
 LFS_HEADER = b"version https://git-lfs"
+LFS_BYTES = 1024  # a pointer is some 130 bytes
 LFS_ADVICE = "Run `git lfs install && git lfs pull` in the source."
 JUNK = (".DS_Store", "Thumbs.db", "desktop.ini")
 DESCRIPTIONS = ("license", "licence", "copying", "readme", "notice", "citation")
@@ -41,23 +43,28 @@ def sha256_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def files_below(root: Path) -> list[Path]:
-    """All files below `root`, relative and sorted, without those of version control and download caches."""
-    found = (p.relative_to(root) for p in root.rglob("*") if p.is_file())
-    return sorted(p for p in found if not {".git", ".cache"} & set(p.parts))
+def lfs_pointers(source: Source, names: Iterable[str]) -> list[str]:
+    """Which of these files are Git-LFS pointers; opens only those that are short enough to be one.
+
+    None of a remote source: its store would have to be asked for each. Reading one tells it too.
+    """
+    if not source.is_local:
+        return []
+    return [n for n in names if source.size(n) <= LFS_BYTES and is_lfs_pointer(source.path(n))]
 
 
-def is_description(path: Path) -> bool:
+def is_description(name: str) -> bool:
     """Whether a file describes the source: licence, readme, git's own settings."""
-    return path.name.lower().startswith((*DESCRIPTIONS, ".git"))
+    return PurePosixPath(name).name.lower().startswith((*DESCRIPTIONS, ".git"))
 
 
-def stray_findings(strays: Iterable[tuple[str, Path]], where: str) -> list[Finding]:
+def stray_findings(strays: Iterable[tuple[str, str]], where: str) -> list[Finding]:
     """One finding per kind of stray file, with a count and up to three names; operating systems' junk is one kind."""
     kinds: dict[str, list[str]] = {}
     for kind, path in strays:
-        is_junk = path.name in JUNK or path.name.startswith("._")
-        kinds.setdefault("operating-system file" if is_junk else kind, []).append(path.as_posix())
+        name = PurePosixPath(path).name
+        is_junk = name in JUNK or name.startswith("._")
+        kinds.setdefault("operating-system file" if is_junk else kind, []).append(path)
     return [
         Finding("stray_file", "info", where, f"{len(names)} x {kind}, left alone: {first_names(names)}")
         for kind, names in sorted(kinds.items())
@@ -69,9 +76,14 @@ def first_names(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def find_licence(root: Path) -> str:
-    """SPDX name of the licence that a folder states, as written where it is not a known one, else `unknown`."""
-    descriptions = sorted(p for p in root.iterdir() if is_description(p) and p.is_file())
+def find_licence(source: Source) -> str:
+    """SPDX name of the licence that a folder states, as written where it is not a known one, else `unknown`.
+
+    Looked for beside a source that is a single file of this machine.
+    """
+    if source.is_file and source.is_local:
+        source = Source.at(Path(source.url).parent)
+    descriptions = [source.path(n) for n in source.top() if is_description(n)]
     for path in descriptions:
         if path.name.lower().startswith(("license", "licence", "copying")):
             start = " ".join(path.read_text(errors="replace")[:2000].lower().split())

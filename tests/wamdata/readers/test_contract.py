@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from schemas.episode import Episode
+from schemas.episode import Episode, Video
+from wamdata.footage import frames
 from wamdata.readers import READERS, detect_reader
 from wamdata.readers.base import EpisodeRef, Listing, Reader
-from wamdata.video import probe, read_frames
+from wamdata.source import Source
+from wamdata.video import probe
 
 SAMPLES = {"g1": "lerobot", "lerobot_v3": "lerobot", "droid_video": "video"}
 
@@ -20,14 +22,18 @@ SAMPLES = {"g1": "lerobot", "lerobot_v3": "lerobot", "droid_video": "video"}
 PROBE = """
 import json, sys
 from pathlib import Path
+from schemas.episode import Video
 from wamdata.readers import detect_reader
+from wamdata.footage import frames
+from wamdata.source import Source
 from wamdata.video import read_frames
-source = Path(sys.argv[1])
+source = Source.at(sys.argv[1])
 reader = detect_reader(source)
 episode = reader.read(reader.list_episodes(source).episodes[0])
 for video in episode.videos.values():
-    read_frames(video.path, [video.first_frame])
-    read_frames(video.path, [video.first_frame], backend="decord")
+    frames(video, [0])
+    if isinstance(video, Video):
+        read_frames(video.path, [video.first_frame], backend="decord")
 mapped = {line.split()[-1] for line in open("/proc/self/maps") if "/" in line}
 libraries = sorted(p for p in mapped if Path(p).name.startswith(("libav", "libsw")))
 print(json.dumps([libraries, sorted({"torch", "lerobot", "torchcodec", "pandas"} & set(sys.modules))]))
@@ -35,15 +41,15 @@ print(json.dumps([libraries, sorted({"torch", "lerobot", "torchcodec", "pandas"}
 
 
 @pytest.fixture(scope="module", params=SAMPLES)
-def sample(request: pytest.FixtureRequest) -> tuple[Path, Reader, Listing]:
-    source: Path = request.getfixturevalue(request.param)
+def sample(request: pytest.FixtureRequest) -> tuple[Source, Reader, Listing]:
+    source = Source.at(request.getfixturevalue(request.param))
     reader = detect_reader(source)
     assert SAMPLES[request.param] == reader.NAME
     return source, reader, reader.list_episodes(source)
 
 
 @pytest.fixture(scope="module")
-def episodes(sample: tuple[Path, Reader, Listing]) -> list[tuple[EpisodeRef, Episode]]:
+def episodes(sample: tuple[Source, Reader, Listing]) -> list[tuple[EpisodeRef, Episode]]:
     _, reader, listing = sample
     return [(ref, reader.read(ref)) for ref in listing.episodes[:4]]
 
@@ -60,25 +66,25 @@ def test_every_reader_has_a_sample() -> None:
     assert {reader.NAME for reader in READERS} == set(SAMPLES.values())
 
 
-def test_keys_are_unique_and_can_name_a_sample(sample: tuple[Path, Reader, Listing]) -> None:
+def test_keys_are_unique_and_can_name_a_sample(sample: tuple[Source, Reader, Listing]) -> None:
     keys = [ref.key for ref in sample[2].episodes]
     assert keys and len(set(keys)) == len(keys)
     assert not any(c in key for key in keys for c in "./\\ ")
 
 
-def test_places_are_plain_values_that_can_be_sent(sample: tuple[Path, Reader, Listing]) -> None:
+def test_places_are_plain_values_that_can_be_sent(sample: tuple[Source, Reader, Listing]) -> None:
     for ref in sample[2].episodes:
         assert json.loads(json.dumps(ref.place)) == ref.place
 
 
-def test_listing_twice_gives_the_same(sample: tuple[Path, Reader, Listing]) -> None:
+def test_listing_twice_gives_the_same(sample: tuple[Source, Reader, Listing]) -> None:
     source, reader, listing = sample
     assert reader.list_episodes(source) == listing
     assert listing.reader == reader.NAME and "licence" in listing.hints
 
 
 def test_an_episode_says_where_it_is_from(
-    sample: tuple[Path, Reader, Listing], episodes: list[tuple[EpisodeRef, Episode]]
+    sample: tuple[Source, Reader, Listing], episodes: list[tuple[EpisodeRef, Episode]]
 ) -> None:
     _, reader, _ = sample
     for ref, episode in episodes:
@@ -93,7 +99,7 @@ def test_episodes_differ_in_content(episodes: list[tuple[EpisodeRef, Episode]]) 
 
 
 def test_reading_twice_gives_the_same(
-    sample: tuple[Path, Reader, Listing], episodes: list[tuple[EpisodeRef, Episode]]
+    sample: tuple[Source, Reader, Listing], episodes: list[tuple[EpisodeRef, Episode]]
 ) -> None:
     _, reader, _ = sample
     ref, episode = episodes[0]
@@ -117,8 +123,9 @@ def test_streams_and_videos_are_read_only_and_rise_in_time(episodes: list[tuple[
 def test_a_videos_frames_are_in_its_file(episodes: list[tuple[EpisodeRef, Episode]]) -> None:
     for _, episode in episodes:
         for video in episode.videos.values():
-            assert video.first_frame + len(video.t_ns) <= probe(video.path).num_frames
-            last = read_frames(video.path, [video.first_frame + len(video.t_ns) - 1])
+            if isinstance(video, Video):
+                assert video.first_frame + len(video.t_ns) <= probe(video.path).num_frames
+            last = frames(video, [len(video.t_ns) - 1])
             assert last.shape == (1, video.height, video.width, 3)
 
 
@@ -128,15 +135,15 @@ def test_texts_cover_spans_of_the_episode(episodes: list[tuple[EpisodeRef, Episo
             assert text.text.strip() == text.text != "" and text.start_ns < text.stop_ns
 
 
-def test_the_source_is_left_as_it_was(sample: tuple[Path, Reader, Listing]) -> None:
+def test_the_source_is_left_as_it_was(sample: tuple[Source, Reader, Listing]) -> None:
     source, reader, _ = sample
-    before = tree_sha256(source)
+    before = tree_sha256(Path(source.url))
     for ref in reader.list_episodes(source).episodes:
         reader.read(ref)
-    assert tree_sha256(source) == before
+    assert tree_sha256(Path(source.url)) == before
 
 
-def test_reading_uses_no_ffmpeg_of_the_system(sample: tuple[Path, Reader, Listing]) -> None:
+def test_reading_uses_no_ffmpeg_of_the_system(sample: tuple[Source, Reader, Listing]) -> None:
     done = subprocess.run([sys.executable, "-c", PROBE, str(sample[0])], capture_output=True, text=True, check=True)
     libraries, heavy = json.loads(done.stdout)
     assert libraries and all("site-packages" in path for path in libraries)

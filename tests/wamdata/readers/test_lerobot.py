@@ -15,6 +15,7 @@ from schemas.episode import Episode, Finding
 from schemas.errors import DataError
 from wamdata.readers import lerobot
 from wamdata.readers.lerobot_meta import column_names, declared_size
+from wamdata.source import Source
 from wamdata.video import read_frames
 
 CAMERA = "observation.images.cam_high"
@@ -51,7 +52,7 @@ def change_rows(root: Path, episode: int, change: Callable[[pa.Table], pa.Table]
 
 
 def read_one(root: Path, place: int = 0) -> Episode:
-    return lerobot.read(lerobot.list_episodes(root).episodes[place])
+    return lerobot.read(lerobot.list_episodes(Source.at(root)).episodes[place])
 
 
 def the(code: str, findings: tuple[Finding, ...]) -> Finding:
@@ -82,7 +83,7 @@ def test_g1_frames_lie_on_the_clock_of_the_rows(g1: Path) -> None:
 
 
 def test_g1_says_its_task_licence_robot_and_rate(g1: Path) -> None:
-    listing = lerobot.list_episodes(g1)
+    listing = lerobot.list_episodes(Source.at(g1))
     assert listing.hints == {"robot_type": "Unitree_G1_Inspire", "fps": "30", "licence": "MIT", "version": "v2.1"}
     assert len(listing.episodes) == 17 and listing.findings == ()
     episode = lerobot.read(listing.episodes[0])
@@ -119,7 +120,7 @@ def oracle(lerobot_v3: Path) -> list[dict[str, Any]]:
 
 
 def test_v3_equals_lerobot_row_for_row_and_frame_for_frame(lerobot_v3: Path, oracle: list[dict[str, Any]]) -> None:
-    refs = lerobot.list_episodes(lerobot_v3).episodes
+    refs = lerobot.list_episodes(Source.at(lerobot_v3)).episodes
     assert len(refs) == len(oracle)
     for ref, theirs in zip(refs, oracle, strict=True):
         episode = lerobot.read(ref)
@@ -137,7 +138,7 @@ def test_v3_equals_lerobot_row_for_row_and_frame_for_frame(lerobot_v3: Path, ora
 
 
 def test_v3_says_what_it_is(lerobot_v3: Path) -> None:
-    listing = lerobot.list_episodes(lerobot_v3)
+    listing = lerobot.list_episodes(Source.at(lerobot_v3))
     assert listing.hints == {"robot_type": "synthetic_arm", "fps": "20", "licence": "unknown", "version": "v3.0"}
     assert listing.findings == ()
     assert [ref.rows for ref in listing.episodes] == [120, 121, 122, 123, 124]
@@ -162,7 +163,7 @@ def test_v3_with_ends_at_the_last_frame_loses_no_frame(lerobot_v3: Path, tmp_pat
                     row[key] -= 1 / 20
 
     root = change_v3_episodes(lerobot_v3, tmp_path / "v3", one_frame_short)
-    for ref in lerobot.list_episodes(root).episodes:
+    for ref in lerobot.list_episodes(Source.at(root)).episodes:
         episode = lerobot.read(ref)
         assert {len(v.t_ns) for v in episode.videos.values()} == {ref.rows}
 
@@ -266,7 +267,7 @@ def test_other_frame_counts_and_rates_than_declared_are_findings(two: Path) -> N
 
 def test_a_folder_named_video_is_accepted(two: Path) -> None:
     (two / "videos").rename(two / "video")
-    assert "the folder is `video/`" in the("folder_name", lerobot.list_episodes(two).findings).message
+    assert "the folder is `video/`" in the("folder_name", lerobot.list_episodes(Source.at(two)).findings).message
     assert CAMERA in read_one(two).videos
 
 
@@ -289,7 +290,7 @@ def test_a_truncated_parquet_names_the_file(two: Path) -> None:
 
 def test_a_missing_parquet_is_counted_in_the_listing_and_fails_to_read(two: Path) -> None:
     (two / ROWS.format(2)).unlink()
-    finding = the("missing_data", lerobot.list_episodes(two).findings)
+    finding = the("missing_data", lerobot.list_episodes(Source.at(two)).findings)
     assert "1 of 2 episodes have no rows: data/chunk-000/episode_000002.parquet" in finding.message
     with pytest.raises(DataError, match=r"episode_000002\.parquet: missing"):
         read_one(two, 1)
@@ -297,7 +298,10 @@ def test_a_missing_parquet_is_counted_in_the_listing_and_fails_to_read(two: Path
 
 def test_a_parquet_pointer_says_git_lfs_pull(two: Path) -> None:
     (two / ROWS.format(1)).write_bytes(POINTER)
-    assert "1 of 2 data files are Git-LFS pointers" in the("lfs_pointer", lerobot.list_episodes(two).findings).message
+    assert (
+        "1 of 2 data files are Git-LFS pointers"
+        in the("lfs_pointer", lerobot.list_episodes(Source.at(two)).findings).message
+    )
     with pytest.raises(DataError, match=r"episode_000001\.parquet: a Git-LFS pointer.*git lfs pull"):
         read_one(two)
 
@@ -470,7 +474,7 @@ def test_stray_files_are_counted_by_kind(two: Path) -> None:
         pq.write_table(pa.table({name: [1]}), two / f"data/{name}.parquet")
     (two / "videos/old.mp4").write_bytes(b"x")
     (two / "notes.docx").write_bytes(b"x")
-    strays = [f.message for f in lerobot.list_episodes(two).findings if f.code == "stray_file"]
+    strays = [f.message for f in lerobot.list_episodes(Source.at(two)).findings if f.code == "stray_file"]
     assert strays == [
         "1 x file of no episode, left alone: notes.docx",
         "2 x operating-system file, left alone: .DS_Store, data/._episode_000001.parquet",
@@ -481,19 +485,19 @@ def test_stray_files_are_counted_by_kind(two: Path) -> None:
 
 def test_totals_that_disagree_are_findings(two: Path) -> None:
     change_info(two, lambda info: info.update(total_episodes=100))
-    message = the("count_mismatch", lerobot.list_episodes(two).findings).message
+    message = the("count_mismatch", lerobot.list_episodes(Source.at(two)).findings).message
     assert message == "total_episodes is 100, the list of episodes gives 2; the list is taken"
 
 
 def test_a_version_that_does_not_fit_the_files_is_a_finding(two: Path) -> None:
     change_info(two, lambda info: info.update(codebase_version="v3.0"))
-    message = the("version_mismatch", lerobot.list_episodes(two).findings).message
+    message = the("version_mismatch", lerobot.list_episodes(Source.at(two)).findings).message
     assert message == "codebase_version is v3.0, the files lie as in v2; the files are taken"
 
 
 def test_v2_0_reads_like_v2_1(two: Path) -> None:
     change_info(two, lambda info: info.update(codebase_version="v2.0"))
-    assert lerobot.list_episodes(two).findings == ()
+    assert lerobot.list_episodes(Source.at(two)).findings == ()
     assert len(read_one(two).streams) == 2
 
 
@@ -501,26 +505,26 @@ def test_v2_0_reads_like_v2_1(two: Path) -> None:
 def test_a_metadata_pointer_says_git_lfs_pull(two: Path, name: str) -> None:
     (two / name).write_bytes(POINTER)
     with pytest.raises(DataError, match=rf"{name}: a Git-LFS pointer.*git lfs pull"):
-        lerobot.list_episodes(two)
+        lerobot.list_episodes(Source.at(two))
 
 
 def test_a_list_of_episodes_that_is_not_json_names_the_line(two: Path) -> None:
     (two / "meta/episodes.jsonl").write_text('{"episode_index": 1, "length": 393}\n{"episode_ind')
     with pytest.raises(DataError, match=r"meta/episodes\.jsonl: not JSON .*line 2"):
-        lerobot.list_episodes(two)
+        lerobot.list_episodes(Source.at(two))
 
 
 def test_an_episode_without_a_length_is_refused(two: Path) -> None:
     (two / "meta/episodes.jsonl").write_text('{"episode_index": 1}\n')
     with pytest.raises(DataError, match="an episode lacks or garbles 'length'"):
-        lerobot.list_episodes(two)
+        lerobot.list_episodes(Source.at(two))
 
 
 @pytest.mark.parametrize("fps", [None, 0, "30"])
 def test_a_set_without_a_rate_is_refused(two: Path, fps: object) -> None:
     change_info(two, lambda info: info.update(fps=fps))
     with pytest.raises(DataError, match=r"info\.json: fps is .*Write the recording's rate there"):
-        lerobot.list_episodes(two)
+        lerobot.list_episodes(Source.at(two))
 
 
 @pytest.mark.parametrize(
@@ -539,5 +543,5 @@ def test_a_set_without_a_rate_is_refused(two: Path, fps: object) -> None:
 def test_a_licence_is_read_from_the_file_or_the_readme(two: Path, name: str, content: str, licence: str) -> None:
     (two / "LICENSE").unlink()
     (two / name).write_text(content)
-    assert lerobot.list_episodes(two).hints["licence"] == licence
+    assert lerobot.list_episodes(Source.at(two)).hints["licence"] == licence
     assert read_one(two).licence == licence
