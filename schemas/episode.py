@@ -132,7 +132,12 @@ class Text:
 
 @dataclass(frozen=True)
 class Episode:
-    """One recording as logged: streams at their own rates, raw names, lazy video."""
+    """One recording as logged: streams at their own rates, raw names, lazy video.
+
+    Args:
+        counted_hz: the rate at which rows were counted because the log holds no times; 0 where it does. The robot's
+            `native_hz` takes its place when the episode is mapped.
+    """
 
     source: str
     key: str
@@ -146,6 +151,7 @@ class Episode:
     outcome: Literal["success", "failure", "unknown"] = "unknown"
     licence: str = "unknown"
     findings: tuple[Finding, ...] = ()
+    counted_hz: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from schemas.recipe import Filters
 from schemas.yaml_io import parse
 from wamdata.draft import draft_embodiment
 from wamdata.filters import check_raw, check_trajectory
-from wamdata.mapping import map_episode
+from wamdata.mapping import map_episode, timed
 from wamdata.readers import detect_reader
 from wamdata.source import Source
 
@@ -72,6 +72,7 @@ def check_source(
 def _checks(episode: Episode, embodiment: Embodiment | None, limits: Filters) -> list[Finding]:
     if embodiment is None:
         return []
+    episode = timed(episode, embodiment)
     found = list(check_raw(episode, embodiment, limits))
     try:
         found += check_trajectory(map_episode(episode, embodiment), limits)

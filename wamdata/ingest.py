@@ -28,7 +28,7 @@ from wamdata.executors import ExecutorName, run_parts
 from wamdata.filters import check_raw, check_trajectory
 from wamdata.fingerprint import source_fingerprint
 from wamdata.lock import locked
-from wamdata.mapping import map_episode
+from wamdata.mapping import map_episode, timed
 from wamdata.readers import detect_reader
 from wamdata.readers.base import EpisodeRef
 from wamdata.shards import MANIFEST, ShardWriter, read_manifest
@@ -213,7 +213,7 @@ def _ingest_episode(
 
     limits = part.recipe.filters
     try:
-        episode = _with_overrides(reader.read(ref), part)
+        episode = _with_overrides(timed(reader.read(ref), part.embodiment), part)
     except DataError as error:
         return [], [reject("unreadable", str(error))]
     checked = check_raw(episode, part.embodiment, limits)

@@ -5,6 +5,8 @@ log has. Grippers become the fraction open (1 = open); other columns become SI w
 factor, or stay as declared.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from schemas.embodiment import SI_FACTOR, Component, Embodiment
@@ -22,6 +24,7 @@ def map_episode(episode: Episode, embodiment: Embodiment) -> Trajectory:
     Raises:
         DataError: a stream, column or joint is missing, or the row clock does not run at `native_hz`.
     """
+    episode = timed(episode, embodiment)
     where = f"{episode.source} {episode.key}"
     for component in (*embodiment.model_state, *embodiment.model_action):
         if component.source not in episode.streams:
@@ -42,6 +45,24 @@ def map_episode(episode: Episode, embodiment: Embodiment) -> Trajectory:
         state_valid=state_valid,
         action_valid=action_valid,
     )
+
+
+def timed(episode: Episode, embodiment: Embodiment) -> Episode:
+    """The episode with its counted rows at the robot's rate; one that has times of its own as it is."""
+    hz = embodiment.native_hz
+    if not episode.counted_hz or episode.counted_hz == hz:
+        return episode
+
+    def at_rate(t_ns: Int64) -> Int64:
+        return np.round(t_ns * (episode.counted_hz / hz)).astype(np.int64)
+
+    streams = {n: replace(s, t_ns=at_rate(s.t_ns)) for n, s in episode.streams.items()}
+    videos = {n: replace(v, t_ns=at_rate(v.t_ns)) for n, v in episode.videos.items()}
+    scale = episode.counted_hz / hz
+    texts = tuple(
+        replace(t, start_ns=round(t.start_ns * scale), stop_ns=round(t.stop_ns * scale)) for t in episode.texts
+    )
+    return replace(episode, streams=streams, videos=videos, texts=texts, counted_hz=hz)
 
 
 def clock(episode: Episode, embodiment: Embodiment) -> Int64:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from robots import episode, robot
 
-from schemas.episode import Stream
+from schemas.episode import Stream, Text
 from schemas.errors import DataError
 from wamdata.mapping import map_episode
 
@@ -92,3 +92,12 @@ def test_a_bad_sample_does_not_bleed_into_its_neighbours() -> None:
     mapped = map_episode(logged, robot(clock="header.stamp", native_hz=8))
     assert np.allclose(np.rad2deg(mapped.state[:, 0]), 10.0, atol=1e-4)
     assert (~mapped.state_valid).sum() == 1
+
+
+def test_rows_without_times_run_at_the_robots_rate() -> None:
+    counted = replace(episode(rows=20, hz=4.0), counted_hz=4.0, texts=(Text("go", 0, 5 * 10**9),))
+    with pytest.raises(DataError, match="rows come at 4.00 Hz"):
+        map_episode(replace(counted, counted_hz=0.0), robot())
+    mapped = map_episode(counted, robot())
+    assert np.array_equal(mapped.t_ns, episode(rows=20).streams["state"].t_ns)
+    assert mapped.episode.texts[0].stop_ns == 2 * 10**9 and mapped.episode.counted_hz == 10

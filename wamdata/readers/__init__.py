@@ -1,15 +1,23 @@
 """One file per log format, and the choice among them. The contract is in `base.py`."""
 
+import importlib
+import importlib.util
+
 from schemas.errors import UsageError
 from wamdata.readers import lerobot, video
 from wamdata.readers.base import Reader
 from wamdata.source import Source
 
-READERS: tuple[Reader, ...] = (lerobot, video)  # asked in this order: a log may hold videos, a video holds no log
+# Asked in this order: a log may hold videos, a video holds no log.
+READERS: tuple[Reader, ...] = (lerobot, video)
+CONTRACT = ("NAME", "VERSION", "detect", "list_episodes", "read")
 
 
 def detect_reader(source: Source, name: str = "auto") -> Reader:
     """The reader for a source: the one named, or the first that knows its content.
+
+    Args:
+        name: `auto`, a reader's name, or the dotted path of a module of your own that keeps the contract.
 
     Raises:
         UsageError: no such path, no such reader, or nothing that any reader knows.
@@ -22,8 +30,8 @@ def detect_reader(source: Source, name: str = "auto") -> Reader:
         if reader.detect(source):
             return reader
     raise UsageError(
-        f"no robot log or video found in {source} (looked for LeRobot meta/info.json and video files). "
-        f"Give the folder that holds `meta/`, or the videos."
+        f"no robot log or video found in {source} (looked for {', '.join(r.NAME for r in READERS)}). "
+        f"Give the folder that holds them, or `--reader your.module` for a format of your own."
     )
 
 
@@ -31,4 +39,18 @@ def _named(name: str) -> Reader:
     for reader in READERS:
         if name == reader.NAME:
             return reader
-    raise UsageError(f"no reader {name!r}. Known: auto, {', '.join(r.NAME for r in READERS)}.")
+    if "." in name:
+        return _of_your_own(name)
+    known = ", ".join(r.NAME for r in READERS)
+    raise UsageError(f"no reader {name!r}. Known: auto, {known}, or the dotted path of a module of your own.")
+
+
+def _of_your_own(name: str) -> Reader:
+    try:
+        module = importlib.import_module(name)
+    except ImportError as error:
+        raise UsageError(f"reader {name!r}: {error}. Put its folder on PYTHONPATH, or mend the name.") from None
+    missing = [word for word in CONTRACT if not hasattr(module, word)]
+    if missing:
+        raise UsageError(f"reader {name!r}: lacks {', '.join(missing)}; the contract is in wamdata/readers/base.py.")
+    return module

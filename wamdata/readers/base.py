@@ -5,10 +5,13 @@ A reader is one module with `NAME`, `VERSION`, `detect`, `list_episodes` and `re
 are never written to.
 """
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from schemas.episode import Episode, Finding
+import numpy as np
+
+from schemas.episode import Episode, Finding, Int64, Stream, Text
 from wamdata.source import Source
 
 
@@ -53,3 +56,31 @@ class Reader(Protocol):
     def list_episodes(self, source: Source) -> Listing: ...
 
     def read(self, ref: EpisodeRef) -> Episode: ...
+
+
+UNKNOWN_HZ = 10.0  # rate at which rows are counted where neither log nor data set says one; the robot's own replaces it
+
+
+def counted(rows: int, hz: float) -> Int64:
+    """(rows,) times in ns of rows that a log numbers and does not time."""
+    return np.round(np.arange(rows) * (1e9 / hz)).astype(np.int64)
+
+
+def content_sha256(streams: dict[str, Stream], texts: tuple[Text, ...], *parts: bytes) -> str:
+    """Hash of what an episode says, whatever its number, its start time and however its files were written.
+
+    Args:
+        parts: what else tells it apart: of an episode without streams, its pictures.
+    """
+    digest = hashlib.sha256()
+    start_ns = min((int(s.t_ns[0]) for s in streams.values() if len(s.t_ns)), default=0)
+    for t_ns in {s.t_ns.tobytes(): s.t_ns for s in streams.values()}.values():
+        digest.update((t_ns - start_ns).tobytes())
+    for name in sorted(streams):
+        values = streams[name].values
+        digest.update(f"{name}{values.shape}".encode() + values.tobytes())
+    for text in texts:
+        digest.update(f"{text.start_ns - start_ns} {text.stop_ns - start_ns} {text.text}\n".encode())
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()

@@ -7,13 +7,12 @@ Limits: pictures inside parquet files (`image` features) and the language column
 """
 
 import dataclasses
-import hashlib
 from pathlib import PurePosixPath
 
 import numpy as np
 
-from schemas.episode import Episode, Finding, Int64, Stream, Text
-from wamdata.readers.base import EpisodeRef, Listing
+from schemas.episode import Episode, Finding, Text
+from wamdata.readers.base import EpisodeRef, Listing, content_sha256
 from wamdata.readers.lerobot_meta import EpisodeMeta, Info, VideoPlace, layout, load_episodes, load_info, load_tasks
 from wamdata.readers.lerobot_rows import Rows, read_rows
 from wamdata.readers.lerobot_video import read_cameras
@@ -74,7 +73,7 @@ def read(ref: EpisodeRef) -> Episode:
         texts=texts,
         session=ref.key,
         reader=f"{NAME}@{VERSION}",
-        source_sha256=_content_sha256(rows.t_ns, rows.streams, texts),
+        source_sha256=content_sha256(rows.streams, texts),
         rows=(0, len(rows.t_ns)),
         licence=ref.place["licence"],
         findings=tuple(findings),
@@ -200,15 +199,3 @@ def _texts(ref: EpisodeRef, rows: Rows) -> tuple[tuple[Text, ...], list[Finding]
         return texts, []
     message = f"{len(spans) - len(texts)} of {len(spans)} instructions are blank" if spans else "no instruction"
     return texts, [Finding("blank_text", "warning", ref.key, f"{message}. Give one with `task:` in the recipe")]
-
-
-def _content_sha256(t_ns: Int64, streams: dict[str, Stream], texts: tuple[Text, ...]) -> str:
-    """Hash of what an episode says, whatever its number and however its files were written."""
-    digest = hashlib.sha256()
-    digest.update((t_ns - t_ns[0]).tobytes())
-    for name in sorted(streams):
-        values = streams[name].values
-        digest.update(f"{name}{values.shape}".encode() + values.tobytes())
-    for text in texts:
-        digest.update(f"{text.start_ns - t_ns[0]} {text.stop_ns - t_ns[0]} {text.text}\n".encode())
-    return digest.hexdigest()
