@@ -28,17 +28,19 @@ def write_lerobot_v3(
     width: int = 128,
     seed: int = 0,
     is_telling: bool = False,
+    pictures: str = "video",
 ) -> Path:
     """Write the set to `root`, which must not exist yet, and return it. Imports lerobot: takes 10 s and more.
 
     Args:
         is_telling: logs in which the joints rest and only the instruction says where the first joints are pushed, and
             only a lamp before one of the cameras where the last ones are: who looks at neither cannot know.
+        pictures: `video`, or `image` for PNG files inside the parquet files.
     """
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     vector = {"dtype": "float32", "shape": (len(JOINTS),), "names": list(JOINTS)}
-    picture = {"dtype": "video", "shape": (height, width, 3), "names": ["height", "width", "channels"]}
+    picture = {"dtype": pictures, "shape": (height, width, 3), "names": ["height", "width", "channels"]}
     writer = LeRobotDataset.create(
         repo_id=f"local/{ROBOT}",
         fps=fps,
@@ -46,7 +48,7 @@ def write_lerobot_v3(
         robot_type=ROBOT,
         features={"observation.state": vector, "action": vector} | dict.fromkeys(CAMERAS, picture),
         vcodec="h264",
-        streaming_encoding=True,
+        streaming_encoding=pictures == "video",
         encoder_queue_maxsize=round(seconds * fps) + episodes,  # lerobot drops frames when this queue is full
         encoder_threads=1,
         video_backend="pyav",

@@ -1,4 +1,4 @@
-"""LeRobot: a real v2.1 set with a missing video, and a v3.0 set by lerobot's own writer."""
+"""LeRobot: a real v2.1 set with a missing video; v3.0 sets by lerobot's own writer, one with pictures in parquet."""
 
 from pathlib import Path
 
@@ -15,4 +15,8 @@ def written_v30(root: Path) -> Path:
     return write_lerobot_v3(root / "synthetic_arm", episodes=4, seconds=2.0)
 
 
-SAMPLES = {"v21": real_v21, "v30": written_v30}
+def written_v30_images(root: Path) -> Path:
+    return write_lerobot_v3(root / "synthetic_arm", episodes=3, seconds=1.0, pictures="image", height=48, width=64)
+
+
+SAMPLES = {"v21": real_v21, "v30": written_v30, "v30_images": written_v30_images}

@@ -2,8 +2,7 @@
 
 Nothing is converted and nothing is written into the source. Row times are the log's own `timestamp`; a frame's time
 is its container's time stamp, in v3 less the episode's start in the shared file, so that both are on one clock.
-
-Limits: pictures inside parquet files (`image` features) and the language columns of v3.1 are not read yet.
+Pictures inside parquet files stay what they are.
 """
 
 import dataclasses
@@ -13,7 +12,9 @@ import numpy as np
 
 from schemas.episode import Episode, Finding, Text
 from wamdata.readers.base import EpisodeRef, Listing, content_sha256
+from wamdata.readers.lerobot_language import read_language
 from wamdata.readers.lerobot_meta import EpisodeMeta, Info, VideoPlace, layout, load_episodes, load_info, load_tasks
+from wamdata.readers.lerobot_pictures import read_pictures
 from wamdata.readers.lerobot_rows import Rows, read_rows
 from wamdata.readers.lerobot_video import read_cameras
 from wamdata.readers.tree import LFS_ADVICE, find_licence, first_names, is_description, lfs_pointers, stray_findings
@@ -64,12 +65,13 @@ def read(ref: EpisodeRef) -> Episode:
     texts, text_findings = _texts(ref, rows)
     places = {camera: VideoPlace(**place) for camera, place in ref.place["videos"].items()}
     cameras = read_cameras(ref.source, ref.key, info, places, rows.t_ns)
-    findings = [*rows.findings, *_row_findings(ref, rows), *text_findings, *cameras.findings]
+    pictures, unseen = read_pictures(ref.source, ref.key, ref.place["data"], rows)
+    findings = [*rows.findings, *_row_findings(ref, rows), *text_findings, *cameras.findings, *unseen]
     return Episode(
         source=str(ref.source),
         key=ref.key,
         streams=rows.streams,
-        videos=cameras.videos,
+        videos=cameras.videos | pictures,
         texts=texts,
         session=ref.key,
         reader=f"{NAME}@{VERSION}",
@@ -170,14 +172,17 @@ def _row_findings(ref: EpisodeRef, rows: Rows) -> list[Finding]:
             f"{ref.place['data']}: {len(rows.t_ns)} rows, the list of episodes says {ref.rows}; the rows are taken"
         )
         found.append(Finding("count_mismatch", "warning", ref.key, message))
-    if rows.images:
-        message = f"pictures inside parquet are not read yet: {', '.join(rows.images)}"
-        found.append(Finding("image_in_parquet", "warning", ref.key, message))
     return found
 
 
 def _texts(ref: EpisodeRef, rows: Rows) -> tuple[tuple[Text, ...], list[Finding]]:
-    """Instructions with the spans they hold for: per row, else the first one in the list of episodes."""
+    """Instructions with the spans they hold for: per row, else the first one in the list of episodes.
+
+    Those of the language columns (v3.1) come on top; where they hold tasks, they stand for all.
+    """
+    said, left = read_language(ref.source.path(ref.place["data"]), ref.key, rows)
+    if any(text.level == "task" for text in said):
+        return tuple(said), left
     tasks = load_tasks(ref.source)
     indices = rows.task_index
     if indices is not None and tasks and set(np.unique(indices).tolist()) <= tasks.keys():
@@ -196,6 +201,7 @@ def _texts(ref: EpisodeRef, rows: Rows) -> tuple[tuple[Text, ...], list[Finding]
         if text is not None and str(text).strip()
     )
     if len(texts) == len(spans) and texts:
-        return texts, []
+        return (*texts, *said), left
     message = f"{len(spans) - len(texts)} of {len(spans)} instructions are blank" if spans else "no instruction"
-    return texts, [Finding("blank_text", "warning", ref.key, f"{message}. Give one with `task:` in the recipe")]
+    blank = Finding("blank_text", "warning", ref.key, f"{message}. Give one with `task:` in the recipe")
+    return (*texts, *said), [*left, blank]

@@ -30,12 +30,16 @@ class Rows:
         t_ns: (N,) time of each row as logged; starts where the log starts.
         task_index: (N,) index of each row's instruction, or None when the log has none.
         images: columns that hold encoded pictures.
+        first: place of the first row in its file, which in v3 holds many episodes.
+        columns: all columns of the file.
     """
 
     t_ns: Int64
     streams: dict[str, Stream]
     task_index: Int64 | None
     images: tuple[str, ...]
+    first: int
+    columns: tuple[str, ...]
     findings: tuple[Finding, ...]
 
 
@@ -52,7 +56,7 @@ def read_rows(path: Path, key: str, features: dict[str, dict[str, Any]], fps: fl
     Raises:
         DataError: the file is missing, a Git-LFS pointer or unreadable, has no such rows, or its time stands still.
     """
-    table, schema = _table(path, index)
+    table, schema, first = _table(path, index)
     if not table.num_rows:
         raise DataError(f"{path}: holds no rows of {key}. {COPY_AGAIN}")
     findings: list[Finding] = []
@@ -69,12 +73,37 @@ def read_rows(path: Path, key: str, features: dict[str, dict[str, Any]], fps: fl
         names = _names(name, features.get(name, {}), values.shape[1], key, findings)
         streams[name] = Stream(name, t_ns, values, names)
     tasks = _numbers(table["task_index"]).astype(np.int64) if "task_index" in table.column_names else None
-    images = tuple(f.name for f in schema if features.get(f.name, {}).get("dtype") == "image" or _is_image(f.type))
-    return Rows(t_ns, streams, tasks, images, tuple(findings))
+    declared = [n for n, f in features.items() if f.get("dtype") == "image"]
+    images = tuple(dict.fromkeys([*declared, *(f.name for f in schema if _is_image(f.type))]))
+    return Rows(t_ns, streams, tasks, images, first, tuple(schema.names), tuple(findings))
 
 
-def _table(path: Path, index: int | None) -> tuple[pa.Table, pa.Schema]:
-    """The columns of numbers of an episode, and the schema of the whole file."""
+def read_column(path: Path, name: str, first: int, stop: int) -> list[Any]:
+    """Rows [first, stop) of a column as Python values; of a large file, only the row groups that hold them are read.
+
+    Raises:
+        DataError: the file cannot be read, or is shorter.
+    """
+    found: list[Any] = []
+    try:
+        with pq.ParquetFile(path) as file:
+            at = 0
+            for group in range(file.num_row_groups):
+                rows = file.metadata.row_group(group).num_rows
+                if at < stop and at + rows > first:
+                    column = file.read_row_group(group, columns=[name]).column(0)
+                    low, high = max(first - at, 0), min(stop - at, rows)
+                    found += column.slice(low, high - low).to_pylist()
+                at += rows
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path}: {name} is not readable ({_first_line(error)}). {COPY_AGAIN}") from None
+    if len(found) != stop - first:
+        raise DataError(f"{path}: {name} has {at} rows, not {stop}. {COPY_AGAIN}")
+    return found
+
+
+def _table(path: Path, index: int | None) -> tuple[pa.Table, pa.Schema, int]:
+    """The columns of numbers of an episode, the schema of the whole file, and where in it the episode starts."""
     try:
         if is_lfs_pointer(path):
             raise DataError(f"{path}: a Git-LFS pointer, not the file itself. {LFS_ADVICE}")
@@ -82,14 +111,18 @@ def _table(path: Path, index: int | None) -> tuple[pa.Table, pa.Schema]:
             schema = file.schema_arrow
             columns = [f.name for f in schema if f.name in BOOKKEEPING or _is_stream(f)]
             if index is None:
-                return file.read(columns=columns), schema
+                return file.read(columns=columns), schema, 0
             if "episode_index" not in schema.names:
                 raise DataError(f"{path}: no column `episode_index`, so episode {index} cannot be found. {COPY_AGAIN}")
-            table = file.read_row_groups(_row_groups(file, index), columns=columns)
+            groups = _row_groups(file, index)
+            table = file.read_row_groups(groups, columns=columns)
             mine = np.flatnonzero(_numbers(table["episode_index"]) == index)
-            if len(mine) and mine[-1] - mine[0] != len(mine) - 1:
+            together = not groups or groups[-1] - groups[0] == len(groups) - 1
+            if len(mine) and (mine[-1] - mine[0] != len(mine) - 1 or not together):
                 raise DataError(f"{path}: the rows of episode {index} do not stand together. {COPY_AGAIN}")
-            return table.slice(mine[0] if len(mine) else 0, len(mine)), schema
+            before = sum(file.metadata.row_group(g).num_rows for g in range(groups[0] if groups else 0))
+            first = int(mine[0]) if len(mine) else 0
+            return table.slice(first, len(mine)), schema, before + first
     except FileNotFoundError:
         raise DataError(f"{path}: missing, so the episode has no rows. {COPY_AGAIN}") from None
     except (pa.ArrowInvalid, OSError) as error:

@@ -1,5 +1,6 @@
 """LeRobot v2.1 (real) and v3.0 (written by lerobot, which is also the oracle), and every defect seen in the wild."""
 
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -10,9 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
-from schemas.episode import Episode, Finding
+from schemas.episode import Episode, Finding, Pictures
 from schemas.errors import DataError
+from wamdata.footage import frames
 from wamdata.readers import lerobot
 from wamdata.readers.lerobot_meta import column_names, declared_size
 from wamdata.source import Source
@@ -363,13 +366,97 @@ def test_columns_of_numbers_become_streams_and_counters_do_not(two: Path) -> Non
     assert "'ragged'" in the("ragged_column", episode.findings).message
 
 
-def test_pictures_inside_parquet_are_a_finding(two: Path) -> None:
-    pictures = pa.array([{"bytes": b"png", "path": None}] * 393)
-    change_rows(two, 1, lambda table: table.append_column("observation.images.side", pictures))
-    change_info(two, lambda info: info["features"].update({"observation.images.side": {"dtype": "image"}}))
+def coded(colour: int, kind: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (32, 24), (colour, 40, 200)).save(file, kind)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(("kind", "codec"), [("PNG", "png"), ("JPEG", "mjpeg")])
+def test_pictures_inside_parquet_keep_their_bytes(two: Path, kind: str, codec: str) -> None:
+    cells = [{"bytes": coded(row % 250, kind), "path": None} for row in range(393)]
+    change_rows(two, 1, lambda table: table.append_column("observation.images.side", pa.array(cells)))
     episode = read_one(two)
-    assert "not read yet: observation.images.side" in the("image_in_parquet", episode.findings).message
-    assert len(episode.streams) == 2
+    side = episode.videos["observation.images.side"]
+    assert isinstance(side, Pictures) and (side.codec, side.width, side.height) == (codec, 32, 24)
+    assert side.load(7, 9) == [cells[7]["bytes"], cells[8]["bytes"]]
+    assert np.array_equal(side.t_ns, episode.streams["action"].t_ns)
+    assert abs(frames(side, [200])[0, 5, 5, 0].astype(int) - 200) < 4
+
+
+def test_pictures_of_an_episode_in_a_shared_file_are_its_own(lerobot_v3: Path, tmp_path: Path) -> None:
+    root = tmp_path / "v3"
+    shutil.copytree(lerobot_v3, root)
+    (data,) = (root / "data").rglob("*.parquet")
+    table = pq.ParquetFile(data).read()
+    index = table["episode_index"].to_pylist()
+    cells = pa.array([{"bytes": coded(40 * e), "path": None} for e in index])
+    pq.write_table(table.append_column("side", cells), data, row_group_size=50)
+    for place in range(5):
+        side = read_one(root, place).videos["side"]
+        last = len(side.t_ns) - 1
+        assert frames(side, [0, last])[:, 0, 0, 0].tolist() == [40 * place] * 2
+
+
+def test_pictures_beside_the_parquet_are_found_by_their_path(two: Path) -> None:
+    folder = two / "images/observation.images.side/episode_000001"
+    folder.mkdir(parents=True)
+    (folder / "frame_000000.png").write_bytes(coded(9))
+    cells = [{"bytes": None, "path": "/home/me/set/images/observation.images.side/episode_000001/frame_000000.png"}]
+    change_rows(two, 1, lambda table: table.append_column("observation.images.side", pa.array(cells * 393)))
+    assert frames(read_one(two).videos["observation.images.side"], [5])[0, 0, 0, 0] == 9
+
+
+@pytest.mark.parametrize(
+    ("cell", "says"),
+    [
+        ({"bytes": None, "path": "../../etc/passwd"}, "has no picture in row 0"),
+        ({"bytes": b"GIF89a", "path": None}, "neither JPEG nor PNG (starts with 47494638)"),
+    ],
+)
+def test_pictures_that_cannot_be_shown_are_a_finding(two: Path, cell: dict[str, Any], says: str) -> None:
+    change_rows(two, 1, lambda table: table.append_column("side", pa.array([cell] * 393)))
+    episode = read_one(two)
+    assert says in the("corrupt_video", episode.findings).message and "side" not in episode.videos
+    change_info(two, lambda info: info["features"].update({"top": {"dtype": "image"}}))
+    found = [f.message for f in read_one(two).findings if f.code == "missing_video"]
+    assert found and "top: info.json declares pictures" in found[0]
+
+
+# --- language columns (v3.1) -------------------------------------------------------------------------------------
+
+
+def said(content: str, style: str | None, at: float | None = None, role: str = "user") -> dict[str, Any]:
+    return {"role": role, "content": content, "style": style, "timestamp": at, "camera": None, "tool_calls": None}
+
+
+def with_language(table: pa.Table, persistent: list[dict], events: dict[int, list[dict]]) -> pa.Table:
+    fields = ("role", "content", "style")
+    entry = pa.struct([*((n, pa.string()) for n in fields), ("timestamp", pa.float32()), ("camera", pa.string()),
+                       ("tool_calls", pa.string())])  # fmt: skip
+    rows = table.num_rows
+    table = table.append_column("language_persistent", pa.array([persistent] * rows, pa.list_(entry)))
+    return table.append_column("language_events", pa.array([events.get(r, []) for r in range(rows)], pa.list_(entry)))
+
+
+def test_subtasks_hold_until_the_next_one_beside_the_task(two: Path) -> None:
+    persistent = [said("reach", "subtask", 0.0), said("grasp", "subtask", 4.0), said("go on", "plan", 0.0)]
+    change_rows(two, 1, lambda table: with_language(table, persistent, {300: [said("lift", "subtask")]}))
+    episode = read_one(two)
+    spans = [(t.text, t.level, round(t.start_ns / 1e9, 2), round(t.stop_ns / 1e9, 2)) for t in episode.texts]
+    start, end = round(episode.streams["action"].t_ns[0] / 1e9, 2), spans[0][3]
+    assert spans[0][:2] == ("Pick up the yellow bottle on the table.", "task")
+    assert spans[1:] == [
+        ("reach", "subtask", start, 4.0), ("grasp", "subtask", 4.0, 10.0), ("lift", "subtask", 10.0, end),
+    ]  # fmt: skip
+    assert "1 plan" in the("language_left_out", episode.findings).message
+
+
+def test_a_task_in_the_language_columns_stands_for_the_lists(two: Path) -> None:
+    persistent = [said("Fetch the bottle.", "task", 0.0), said("Yes.", None, 0.0, role="assistant")]
+    change_rows(two, 1, lambda table: with_language(table, persistent, {}))
+    (text,) = read_one(two).texts
+    assert (text.text, text.origin) == ("Fetch the bottle.", "language_persistent")
 
 
 def test_a_wrong_number_of_names_leaves_the_columns_unnamed(two: Path) -> None:
