@@ -1,19 +1,20 @@
-"""Video files without actions: a folder of them, or a single one.
+"""Film without actions: video files and folders of numbered pictures, or a single video file.
 
-Each file is one episode with one camera stream named `video`. Its clock is zero at the first frame, and frame times
-are the container's, so a phone's variable frame rate stays what it was. An instruction may stand beside the file
-under the same stem: `pour_milk.txt`, or `pour_milk.json` with `caption`, `text` or `task`.
+Each is one episode with one camera stream named `video`. Its clock is zero at the first frame, and frame times are the
+container's, so a phone's variable frame rate stays what it was. Instructions may stand beside it: see `captions.py`.
 """
 
 import hashlib
-import json
 import re
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
-from schemas.episode import Episode, Finding, Text, Video
+from schemas.episode import Episode, Finding, Footage, Text, Video
 from schemas.errors import DataError
-from wamdata.readers.base import EpisodeRef, Listing
+from wamdata.readers.base import EpisodeRef, Listing, content_sha256
+from wamdata.readers.captions import read_captions, sidecars
+from wamdata.readers.picture_folders import SUFFIXES as PICTURES
+from wamdata.readers.picture_folders import Sequence, counted_hz, find_sequences, pictures_of
 from wamdata.readers.tree import (
     LFS_ADVICE,
     find_licence,
@@ -23,37 +24,53 @@ from wamdata.readers.tree import (
     stray_findings,
 )
 from wamdata.source import Source
-from wamdata.video import probe
+from wamdata.video import VideoInfo, probe
 
 NAME = "video"
-VERSION = 1
-SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi")
-CAPTION_FIELDS = ("caption", "text", "task")
+VERSION = 2
+SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".ts", ".mpg")
+CAMERA = "video"
 
 
 def detect(source: Source) -> bool:
-    """Whether `source` is a video file or holds one at any depth."""
-    return any(_is_video(name) for name in source.files())
+    """Whether `source` is a video file, or holds one or a folder of numbered pictures at any depth."""
+    files = source.files()
+    return any(_is_video(name) for name in files) or bool(find_sequences(files))
 
 
 def list_episodes(source: Source) -> Listing:
-    """Every video file; none is opened, so rows are 0 (unknown) and a broken one shows when it is read."""
+    """Every film; none is opened, so a video's rows are 0 (unknown) and a broken one shows when it is read."""
     files = source.files()
     videos = [name for name in files if _is_video(name)]
-    captions = {sidecar for name in videos for sidecar in _sidecars(name)}
-    strays = [("file that is no video", p) for p in files if not (_is_video(p) or p in captions or is_description(p))]
-    keys = _keys(videos)
+    sequences = find_sequences(files)
     licence = find_licence(source)
-    refs = tuple(EpisodeRef(source, keys[p], 0, {"path": p, "licence": licence}) for p in videos)
-    return Listing(NAME, refs, tuple(stray_findings(strays, str(source))), {"licence": licence})
+    keys = _keys([*videos, *(s.folder or source.name for s in sequences)])
+    refs = [EpisodeRef(source, keys[n], 0, {"path": n, "licence": licence}) for n in videos]
+    for sequence in sequences:
+        place = {"pictures": list(sequence.names), "numbers": list(sequence.numbers), "licence": licence}
+        key = keys[sequence.folder or source.name]
+        refs.append(EpisodeRef(source, key, len(sequence.names), place | {"path": sequence.folder}))
+    known = {p for n in (*videos, *(s.folder for s in sequences if s.folder)) for p in sidecars(n)}
+    known |= {*videos, *(n for s in sequences for n in s.names)}
+    strays = [(_stray_kind(p), p) for p in files if p not in known and not is_description(p)]
+    findings = stray_findings(strays, str(source))
+    if any(not s.is_timed for s in sequences):
+        untimed = sum(not s.is_timed for s in sequences)
+        message = f"{untimed} folders of pictures hold no times: set `native_hz` in the robot's file to their rate"
+        findings.append(Finding("no_clock", "warning", str(source), message))
+    return Listing(NAME, tuple(refs), tuple(findings), {"licence": licence})
 
 
 def read(ref: EpisodeRef) -> Episode:
-    """One video as an episode without streams.
+    """One film as an episode without streams.
 
     Raises:
-        DataError: the file is missing, a Git-LFS pointer, or not a whole video.
+        DataError: the file is missing, a Git-LFS pointer, or not a whole video; or a picture is none.
     """
+    return _read_pictures(ref) if "pictures" in ref.place else _read_video(ref)
+
+
+def _read_video(ref: EpisodeRef) -> Episode:
     name = ref.place["path"]
     if not ref.source.has(name):
         raise DataError(f"{ref.source.where(name)}: missing. List the source again.")
@@ -62,30 +79,59 @@ def read(ref: EpisodeRef) -> Episode:
         raise DataError(f"{path}: a Git-LFS pointer, not the video itself. {LFS_ADVICE}")
     info = probe(path)
     t_ns = info.pts_ns - info.pts_ns[0]
-    step = round(1e9 / info.average_fps) if info.average_fps else 1
-    text, findings = _caption(ref.source, name, ref.key)
-    video = Video(
-        path=path,
-        t_ns=t_ns,
-        first_frame=0,
-        codec=info.codec,
-        width=info.width,
-        height=info.height,
-        rotation=info.rotation,
-    )
+    texts, findings = read_captions(_beside(ref.source), name, ref.key, int(t_ns[-1]) + _step(info))
+    video = Video(path, t_ns, 0, info.codec, info.width, info.height, info.rotation)
+    session = PurePosixPath(name).with_suffix("").as_posix()
+    return _episode(ref, video, texts, findings, session=session, sha256=sha256_of_file(path))
+
+
+def _read_pictures(ref: EpisodeRef) -> Episode:
+    sequence = Sequence(ref.place["path"], tuple(ref.place["pictures"]), tuple(ref.place["numbers"]))
+    pictures = pictures_of(ref.source, sequence)
+    step = int(pictures.t_ns[-1] // (len(pictures.t_ns) - 1))
+    texts, findings = read_captions(ref.source, sequence.folder, ref.key, int(pictures.t_ns[-1]) + step)
+    if sequence.missing:
+        message = f"{sequence.missing} pictures are missing between {sequence.names[0]} and {sequence.names[-1]}"
+        findings.append(Finding("dropped_frames", "warning", ref.key, message))
+    sha256 = content_sha256({}, texts, *(ref.source.path(n).read_bytes() for n in sequence.names))
+    session, hz = sequence.folder or ref.source.name, counted_hz(sequence)
+    return _episode(ref, pictures, texts, findings, session=session, sha256=sha256, counted=hz)
+
+
+def _episode(
+    ref: EpisodeRef,
+    footage: Footage,
+    texts: tuple[Text, ...],
+    findings: list[Finding],
+    *,
+    session: str,
+    sha256: str,
+    counted: float = 0.0,
+) -> Episode:
     return Episode(
         source=str(ref.source),
         key=ref.key,
         streams={},
-        videos={"video": video},
-        texts=(Text(text, 0, int(t_ns[-1]) + step, origin="caption"),) if text else (),
-        session=PurePosixPath(name).with_suffix("").as_posix(),
+        videos={CAMERA: footage},
+        texts=texts,
+        session=session,
         reader=f"{NAME}@{VERSION}",
-        source_sha256=sha256_of_file(path),
-        rows=(0, info.num_frames),
+        source_sha256=sha256,
+        rows=(0, len(footage.t_ns)),
         licence=ref.place["licence"],
         findings=tuple(findings),
+        counted_hz=counted,
     )
+
+
+def _step(info: VideoInfo) -> int:
+    """How long the last frame is shown, in ns."""
+    return round(1e9 / info.average_fps) if info.average_fps else 1
+
+
+def _beside(source: Source) -> Source:
+    """Where captions lie: a single file of this machine has neighbours too."""
+    return Source.at(Path(source.url).parent) if source.is_file and source.is_local else source
 
 
 def _is_video(name: str) -> bool:
@@ -93,9 +139,9 @@ def _is_video(name: str) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
-def _sidecars(name: str) -> tuple[str, ...]:
-    """Where an instruction may stand beside a video."""
-    return tuple(PurePosixPath(name).with_suffix(suffix).as_posix() for suffix in (".txt", ".json"))
+def _stray_kind(name: str) -> str:
+    is_picture = PurePosixPath(name).suffix.lower() in PICTURES
+    return "picture of no numbered sequence" if is_picture else "file that is no video"
 
 
 def _keys(videos: list[str]) -> dict[str, str]:
@@ -109,28 +155,3 @@ def _keys(videos: list[str]) -> dict[str, str]:
         name: key if taken[key] == 1 else f"{key}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
         for name, key in plain.items()
     }
-
-
-def _caption(source: Source, name: str, key: str) -> tuple[str, list[Finding]]:
-    """The instruction beside a video, "" where there is none; a single file of this machine has neighbours too."""
-    beside = Source.at(Path(source.url).parent) if source.is_file and source.is_local else source
-    for caption in _sidecars(name):
-        if not beside.has(caption):
-            continue
-        sidecar = beside.path(caption)
-        try:
-            content = sidecar.read_text(encoding="utf-8-sig")
-            text = _caption_field(json.loads(content)) if sidecar.suffix == ".json" else content
-        except ValueError:  # not UTF-8, or not JSON
-            return "", [Finding("bad_caption", "warning", key, f"{sidecar} is not a text or JSON file. Mend it")]
-        text = " ".join(text.split())
-        blank = Finding(
-            "blank_text", "warning", key, f"{sidecar} holds no instruction. Write one, or take the file away"
-        )
-        return text, [] if text else [blank]
-    return "", []
-
-
-def _caption_field(content: object) -> str:
-    fields = content if isinstance(content, dict) else {}
-    return next((fields[name] for name in CAPTION_FIELDS if isinstance(fields.get(name), str)), "")
