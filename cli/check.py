@@ -11,6 +11,9 @@ from cli import console
 def check(
     source: Annotated[Path, typer.Argument(help="Robot logs or videos.")],
     robot: Annotated[str | None, typer.Option(help="Built-in robot or YAML file; default: drafted in memory.")] = None,
+    reader: Annotated[
+        str, typer.Option(help="Format of the logs, or your own module; default: told by content.")
+    ] = "auto",
     strict: Annotated[bool, typer.Option(help="Exit with 1 if any episode has an error.")] = False,
     json: console.Json = False,
     quiet: console.Quiet = False,
@@ -24,7 +27,7 @@ def check(
 
     with console.progress("check", quiet=quiet or json) as bar:
         result = check_source(
-            Source.at(source), robot=robot, on_episode=lambda done, total: bar(done, total, "episodes")
+            Source.at(source), robot=robot, reader=reader, on_episode=lambda done, total: bar(done, total, "episodes")
         )
     if json:
         console.as_json(

@@ -14,6 +14,9 @@ def ingest(
     robot: Annotated[
         str | None, typer.Option(help="Built-in robot or YAML file. Default: drafted from the data.")
     ] = None,
+    reader: Annotated[
+        str, typer.Option(help="Format of the logs, or your own module; default: told by content.")
+    ] = "auto",
     task: Annotated[str | None, typer.Option(help="Instruction for every episode, in place of the log's.")] = None,
     licence: Annotated[str | None, typer.Option(help="Licence of the data, in place of the source's.")] = None,
     keep_blank_text: Annotated[bool, typer.Option(help="Keep episodes without an instruction.")] = False,
@@ -39,7 +42,8 @@ def ingest(
 
     values = {
         "sources": [str(Source.at(s)) for s in sources],
-        "robot": _robot(robot, sources, out, yes=yes),
+        "reader": reader,
+        "robot": _robot(robot, sources, out, reader=reader, yes=yes),
         "task": task,
         "licence": licence,
         "max_clip_s": max_clip_s,
@@ -72,15 +76,15 @@ def run(recipe, out: Path, *, executor: str, ray_address: str | None, quiet: boo
         return ingest_logs(recipe, out, executor=executor, address=ray_address, on_progress=show)
 
 
-def _robot(robot: str | None, sources: list[Path], out: Path, *, yes: bool) -> str:
+def _robot(robot: str | None, sources: list[Path], out: Path, *, reader: str, yes: bool) -> str:
     """The robot to use: as given, `video_only` for plain video, or drafted beside the shards."""
     if robot is not None:
         refuse_open_questions(Path(robot), yes=yes)
         return robot
-    return drafted_robot(sources[0], out.with_name(out.name + ".robot.yaml"), yes=yes)
+    return drafted_robot(sources[0], out.with_name(out.name + ".robot.yaml"), reader=reader, yes=yes)
 
 
-def drafted_robot(source: Path, path: Path, *, yes: bool) -> str:
+def drafted_robot(source: Path, path: Path, *, yes: bool, reader: str = "auto") -> str:
     """Path of a robot drafted from `source`, written to `path` once; `video_only` for plain video.
 
     Raises:
@@ -92,10 +96,10 @@ def drafted_robot(source: Path, path: Path, *, yes: bool) -> str:
     from wamdata.source import Source
 
     logs = Source.at(source)
-    if detect_reader(logs).NAME == "video":
+    if detect_reader(logs, reader).NAME == "video":
         return "video_only"
     if not path.exists():
-        write_atomic(path, draft_embodiment(logs).encode())
+        write_atomic(path, draft_embodiment(logs, reader=reader).encode())
         console.note(f"robot drafted from the data: {path} (look at it; give --robot to use another)")
     refuse_open_questions(path, yes=yes)
     return str(path)

@@ -17,6 +17,9 @@ def draft(
     source: Annotated[Path, typer.Argument(help="Robot logs to look at.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write; default: stdout.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the robot.")] = None,
+    reader: Annotated[
+        str, typer.Option(help="Format of the logs, or your own module; default: told by content.")
+    ] = "auto",
 ) -> None:
     """Write a robot's YAML from its data, every guess with its reason.
 
@@ -27,7 +30,7 @@ def draft(
     from wamdata.draft import draft_embodiment
     from wamdata.source import Source
 
-    text = draft_embodiment(Source.at(source), name=name)
+    text = draft_embodiment(Source.at(source), name=name, reader=reader)
     if out is None:
         console.out(text.rstrip())
         return

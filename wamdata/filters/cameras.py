@@ -9,6 +9,11 @@ BROKEN = ("missing_video", "lfs_pointer", "corrupt_video")
 
 def check(episode: Episode, embodiment: Embodiment, limits: Filters) -> list[Finding]:
     found = []
+    if not episode.videos and not embodiment.model_cameras:
+        message = (
+            "no camera in the log: a world action model learns from pictures. Record one, or give its films beside"
+        )
+        found.append(Finding("no_camera", "error", episode.key, message))
     for camera in embodiment.model_cameras:
         if camera.source in episode.videos:
             continue

@@ -1,7 +1,7 @@
 """What stands beside a film: its instruction, or captions with spans.
 
     pour.txt                       the instruction
-    pour.json                      "Pour.", {"caption": "Pour."} or {"captions": [{"start": 0, "end": 2.5, "text": ...}]}
+    pour.json                      "Pour.", {"caption": "Pour."}, or {"captions": [{"start": 0, "end": 2, "text": ...}]}
     pour.srt, pour.vtt             captions with spans (through pysubs2)
     metadata.jsonl, metadata.csv   a line per film of the folder: `file_name` and a caption (Hugging Face's videofolder)
 
