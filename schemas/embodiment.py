@@ -198,12 +198,22 @@ class Component(Record):
 
 
 class EpisodeCut(Record):
-    """How episodes are cut out of one recording."""
+    """How episodes are cut out of one recording: see `wamdata/cutting.py`."""
 
     split_on: str | None = None
     start: str | None = None
     stop: str | None = None
-    gap_s: float | None = None
+    gap_s: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Self:
+        if self.split_on is not None and (self.start is not None or self.stop is not None):
+            raise ValueError("`split_on` and `start`/`stop` are two ways to cut episodes: give one")
+        for word in (self.start, self.stop):
+            value = (word or "").partition("=")[2]
+            if value and not re.fullmatch(r"-?\d+(\.\d+)?", value):
+                raise ValueError(f"{word!r}: wanted a stream, or stream=number")
+        return self
 
 
 class ControlSource(Record):

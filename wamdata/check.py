@@ -3,7 +3,7 @@
 Reads rows and video indexes, decodes no pixel. Does not yet look for freezes, swapped cameras or drift.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from schemas.embodiment import Embodiment, load_embodiment
@@ -11,6 +11,7 @@ from schemas.episode import Episode, Finding
 from schemas.errors import DataError
 from schemas.recipe import Filters
 from schemas.yaml_io import parse
+from wamdata.cutting import cut_recording
 from wamdata.draft import draft_embodiment
 from wamdata.filters import check_raw, check_trajectory
 from wamdata.mapping import map_episode, timed
@@ -50,23 +51,35 @@ def check_source(
     listing = module.list_episodes(source)
     embodiment = load_embodiment(robot) if robot else _drafted(source, reader)
     findings = list(listing.findings)
-    clean = usable = 0
+    clean = usable = episodes = 0
     seconds = 0.0
     for done, ref in enumerate(listing.episodes, start=1):
-        try:
-            episode = module.read(ref)
-            checked = _checks(episode, embodiment, limits)
-            found = [*(f for f in episode.findings if f.message not in {c.message for c in checked}), *checked]
-            seconds += _length_s(episode)
-        except DataError as error:
-            found = [Finding("unreadable", "error", ref.key, str(error))]
-        usable += not any(f.severity == "error" for f in found)
-        clean += not any(f.severity != "info" for f in found)
-        findings += dict.fromkeys(found)
+        for found, length_s in _of_recording(module, ref, embodiment, limits):
+            episodes += 1
+            seconds += length_s
+            usable += not any(f.severity == "error" for f in found)
+            clean += not any(f.severity != "info" for f in found)
+            findings += dict.fromkeys(found)
         on_episode(done, len(listing.episodes))
     return CheckResult(
-        str(source), listing.reader, len(listing.episodes), clean, usable, seconds / 60, tuple(dict.fromkeys(findings))
+        str(source), listing.reader, episodes, clean, usable, seconds / 60, tuple(dict.fromkeys(findings))
     )
+
+
+def _of_recording(module, ref, embodiment: Embodiment | None, limits: Filters) -> Iterator[tuple[list[Finding], float]]:
+    """Findings and seconds of each episode of a recording."""
+    try:
+        recording = module.read(ref)
+        parts = cut_recording(recording, embodiment.episodes) if embodiment else [recording]
+    except DataError as error:
+        yield [Finding("unreadable", "error", ref.key, str(error))], 0.0
+        return
+    for episode in parts:
+        checked = _checks(episode, embodiment, limits)
+        yield (
+            [*(f for f in episode.findings if f.message not in {c.message for c in checked}), *checked],
+            _length_s(episode),
+        )
 
 
 def _checks(episode: Episode, embodiment: Embodiment | None, limits: Filters) -> list[Finding]:

@@ -13,7 +13,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from schemas.embodiment import Embodiment, load_embodiment
@@ -24,6 +24,7 @@ from schemas.recipe import IngestRecipe
 from schemas.record import Record, sha256_of
 from schemas.yaml_io import read_yaml, write_yaml
 from wamdata.clips import cut_clip, keep_spans
+from wamdata.cutting import cut_recording
 from wamdata.executors import ExecutorName, run_parts
 from wamdata.filters import check_raw, check_trajectory
 from wamdata.fingerprint import source_fingerprint
@@ -52,11 +53,16 @@ class Part:
 
 
 class PartRecord(Record):
-    """A finished part: written after its shards, so its presence means they are whole."""
+    """A finished part: written after its shards, so its presence means they are whole.
+
+    Args:
+        recordings: as the source lists them; each is cut into one or more `episodes`.
+    """
 
     shards: tuple[ShardInfo, ...]
     rejects: tuple[Reject, ...]
     findings: tuple[FindingMeta, ...]
+    recordings: int
     episodes: int
     kept: int
     licences: tuple[str, ...]
@@ -186,55 +192,78 @@ def run_part(part: Part) -> tuple[str, PartRecord]:
     rejects: list[Reject] = []
     findings: list[Finding] = []
     licences: list[str] = []
+    episodes = 0
     for ref in part.refs:
-        noticed, rejected = _ingest_episode(reader, ref, part, writer, licences)
-        findings += noticed
-        rejects += rejected
+        done = _ingest_recording(reader, ref, part, writer)
+        episodes += done.episodes
+        findings += done.findings
+        rejects += done.rejects
+        licences += done.licences
     record = PartRecord(
         shards=writer.close(),
         rejects=tuple(rejects),
         findings=tuple(_finding_meta(f) for f in findings),
-        episodes=len(part.refs),
-        kept=len(part.refs) - len({r.episode for r in rejects}),
+        recordings=len(part.refs),
+        episodes=episodes,
+        kept=episodes - len({r.episode for r in rejects}),
         licences=tuple(dict.fromkeys(licences)),
     )
     record.write_json(_record_path(part.out, part.name))
     return part.name, record
 
 
-def _ingest_episode(
-    reader, ref: EpisodeRef, part: Part, writer: ShardWriter, licences: list[str]
-) -> tuple[list[Finding], list[Reject]]:
-    """Add an episode's clips to the writer, or say why not."""
+@dataclass
+class Done:
+    """What came of a recording: every episode of it is in the shards or among the rejects."""
 
-    def reject(reason: str, detail: str) -> Reject:
+    episodes: int = 0
+    findings: list[Finding] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+    licences: list[str] = field(default_factory=list)
+
+    def reject(self, ref: EpisodeRef, key: str, reason: str, detail: str) -> None:
         detail = ref.source.without_place(detail)
-        return Reject(source=ref.source.name, episode=ref.key, reason=reason, detail=detail)
+        self.rejects.append(Reject(source=ref.source.name, episode=key, reason=reason, detail=detail))
 
-    limits = part.recipe.filters
+
+def _ingest_recording(reader, ref: EpisodeRef, part: Part, writer: ShardWriter) -> Done:
+    """Add the clips of a recording's episodes to the writer, or say why not."""
+    done = Done()
     try:
-        episode = _with_overrides(timed(reader.read(ref), part.embodiment), part)
+        recording = _with_overrides(timed(reader.read(ref), part.embodiment), part)
+        episodes = cut_recording(recording, part.embodiment.episodes)
     except DataError as error:
-        return [], [reject("unreadable", str(error))]
+        done.episodes = 1
+        done.reject(ref, ref.key, "unreadable", str(error))
+        return done
+    for episode in episodes:
+        _ingest_episode(episode, ref, part, writer, done)
+    return done
+
+
+def _ingest_episode(episode: Episode, ref: EpisodeRef, part: Part, writer: ShardWriter, done: Done) -> None:
+    limits = part.recipe.filters
+    done.episodes += 1
     checked = check_raw(episode, part.embodiment, limits)
-    noticed = [*(f for f in episode.findings if f.message not in {c.message for c in checked}), *checked]
+    done.findings += [*(f for f in episode.findings if f.message not in {c.message for c in checked}), *checked]
     fatal = next((f for f in checked if f.severity == "error"), None)
     if fatal:
-        return noticed, [reject(fatal.code, fatal.message)]
+        done.reject(ref, episode.key, fatal.code, fatal.message)
+        return
     try:
         trajectory = map_episode(episode, part.embodiment)
-        noticed += check_trajectory(trajectory, limits)
+        done.findings += check_trajectory(trajectory, limits)
         spans = keep_spans(trajectory, limits, max_clip_s=part.recipe.max_clip_s)
-        prefix = f"{part.prefix}_{ref.key}_{episode.source_sha256[:8]}"
+        prefix = f"{part.prefix}_{episode.key}_{episode.source_sha256[:8]}"
         clips = [cut_clip(trajectory, a, b, prefix=prefix) for a, b in spans]
     except DataError as error:
-        return noticed, [reject("unmappable", str(error))]
+        done.reject(ref, episode.key, "unmappable", str(error))
+        return
     for clip in clips:
         writer.add(clip)
-    licences.append(episode.licence)
+    done.licences.append(episode.licence)
     if not clips:
-        return noticed, [reject("nothing_kept", "no span of valid rows is long enough")]
-    return noticed, []
+        done.reject(ref, episode.key, "nothing_kept", "no span of valid rows is long enough")
 
 
 def _with_overrides(episode: Episode, part: Part) -> Episode:
@@ -267,7 +296,7 @@ def _assemble(
     state: IngestState,
     recipe: IngestRecipe,
     embodiment: Embodiment,
-    source_episodes: int,
+    recordings: int,
     listed: tuple[Finding, ...],
     licences: tuple[str, ...],
 ) -> Manifest:
@@ -284,7 +313,7 @@ def _assemble(
         _finding_meta(f) for f in (*listed, *_duplicates(samples), *_one_recording(samples, embodiment))
     ) + tuple(f for r in records for f in r.findings)
     kept = sum(r.kept for r in records)
-    assert sum(r.episodes for r in records) == source_episodes, "an episode was lost"
+    assert sum(r.recordings for r in records) == recordings, "a recording was lost"
     return Manifest(
         fingerprint=state.digest(),
         embodiment=embodiment,
@@ -292,7 +321,7 @@ def _assemble(
         shards=tuple(shards),
         rejects=rejects,
         findings=found,
-        source_episodes=source_episodes,
+        source_episodes=sum(r.episodes for r in records),
         episodes=kept,
         seconds=round(sum(s.seconds for s in samples), 6),
         licences=tuple(dict.fromkeys([*(x for r in records for x in r.licences), *licences])),
@@ -403,7 +432,7 @@ def _progress(records: dict[str, PartRecord], parts: list[Part], total: int) -> 
     return Progress(
         parts_done=len(records),
         parts=len(parts),
-        episodes_done=sum(r.episodes for r in records.values()),
+        episodes_done=sum(r.recordings for r in records.values()),
         episodes=total,
         rejects=sum(len(r.rejects) for r in records.values()),
         bytes=sum(s.bytes for r in records.values() for s in r.shards),
