@@ -17,6 +17,9 @@ def ingest(
     reader: Annotated[
         str, typer.Option(help="Format of the logs, or your own module; default: told by content.")
     ] = "auto",
+    where: Annotated[
+        str | None, typer.Option(help='Only episodes for which this SQL condition holds: "seconds > 5".')
+    ] = None,
     task: Annotated[str | None, typer.Option(help="Instruction for every episode, in place of the log's.")] = None,
     licence: Annotated[str | None, typer.Option(help="Licence of the data, in place of the source's.")] = None,
     keep_blank_text: Annotated[bool, typer.Option(help="Keep episodes without an instruction.")] = False,
@@ -44,6 +47,7 @@ def ingest(
         "sources": [str(Source.at(s)) for s in sources],
         "reader": reader,
         "robot": _robot(robot, sources, out, reader=reader, yes=yes),
+        "where": where,
         "task": task,
         "licence": licence,
         "max_clip_s": max_clip_s,

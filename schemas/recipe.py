@@ -37,6 +37,7 @@ class IngestRecipe(Record):
     sources: tuple[str, ...]
     robot: str
     reader: str = "auto"
+    where: str | None = None
     task: str | None = None
     licence: str | None = None
     max_clip_s: float = Field(default=60.0, gt=1)

@@ -28,6 +28,7 @@ from wamdata.cutting import cut_recording
 from wamdata.executors import ExecutorName, run_parts
 from wamdata.filters import check_raw, check_trajectory
 from wamdata.fingerprint import source_fingerprint
+from wamdata.index import chosen
 from wamdata.lock import locked
 from wamdata.mapping import map_episode, timed
 from wamdata.readers import detect_reader
@@ -178,9 +179,17 @@ def plan_parts(
         licences.append(recipe.licence or listing.hints.get("licence", "unknown"))
         if not listing.episodes:
             raise DataError(f"{source}: read as {listing.reader}, but it lists no episode. Run `wam check {source}`.")
+        kept = listing.episodes
+        if recipe.where is not None:
+            keys = chosen(source, reader, recipe.where)
+            kept = tuple(e for e in listing.episodes if e.key in keys)
+            message = f"{len(kept)} of {len(listing.episodes)} episodes chosen by {recipe.where!r}"
+            findings.append(Finding("where", "info", source.name, message))
+        if not kept:
+            raise UsageError(f"--where {recipe.where!r}: holds for no episode of {source}. Mend the condition.")
         prefix = re.sub(r"[^A-Za-z0-9]+", "-", source.name).strip("-").lower()
-        for at in range(0, len(listing.episodes), recipe.episodes_per_part):
-            refs = listing.episodes[at : at + recipe.episodes_per_part]
+        for at in range(0, len(kept), recipe.episodes_per_part):
+            refs = kept[at : at + recipe.episodes_per_part]
             parts.append(Part(f"part-{len(parts):06d}", reader.NAME, refs, prefix, embodiment, recipe, out))
     return parts, tuple(findings), tuple(dict.fromkeys(licences))
 

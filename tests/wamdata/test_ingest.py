@@ -9,10 +9,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import yaml
 from robots import tree_hash
 
-from schemas.embodiment import load_embodiment
+from schemas.embodiment import BUILT_IN, load_embodiment
 from schemas.errors import DataError, UsageError
 from schemas.manifest import Manifest
 from schemas.recipe import IngestRecipe, TimeBase
@@ -51,6 +54,38 @@ def test_every_episode_is_in_a_shard_or_counted_under_a_reason(g1_shards: Path) 
     verify_shards(g1_shards, manifest)
 
 
+def test_only_chosen_episodes_are_ingested(g1: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    source = few(g1, tmp_path / "logs", (1, 2, 3))
+    manifest = ingest(recipe(source, where="cameras = 1 AND rows < 360"), tmp_path / "out", executor="local")
+    assert {s.episode for s in manifest.samples} == {"episode_000002"} and manifest.source_episodes == 1
+    assert "1 of 3 episodes chosen by" in next(f.message for f in manifest.findings if f.code == "where")
+    with pytest.raises(UsageError, match="--where 'rows > 9999': holds for no episode"):
+        ingest(recipe(source, where="rows > 9999"), tmp_path / "none", executor="local")
+
+
+def test_a_recording_is_cut_into_episodes_and_counted_as_such(g1: Path, tmp_path: Path) -> None:
+    """The G1's fingers are opened and closed in one episode: made up rule, real rows."""
+    source = few(g1, tmp_path / "logs", (1, 2))
+    robot = yaml.safe_load((BUILT_IN / "g1_inspire.yaml").read_text())
+    (tmp_path / "robot.yaml").write_text(yaml.safe_dump(robot | {"episodes": {"split_on": "timestamp_third"}}))
+    manifest_of = lambda: ingest(  # noqa: E731
+        recipe(source, robot=str(tmp_path / "robot.yaml")), tmp_path / "out", executor="local"
+    )
+    with pytest.raises(DataError, match="`episodes` names stream 'timestamp_third', the log has"):
+        manifest_of()
+    for index in (1, 2):
+        rows = source / f"data/chunk-000/episode_{index:06d}.parquet"
+        table = pq.ParquetFile(rows).read()
+        third = [[float(row // 120)] for row in range(table.num_rows)]
+        pq.write_table(table.append_column("timestamp_third", pa.array(third)), rows)
+    manifest = manifest_of()
+    pieces = {s.episode: s.rows for s in manifest.samples}
+    assert pieces["episode_000001-000"] == 120 and pieces["episode_000001-003"] == 393 - 360 and len(pieces) == 7
+    assert (manifest.source_episodes, manifest.episodes) == (7, 7)
+    assert len({s.split for s in manifest.samples if s.episode.startswith("episode_000001")}) == 1
+
+
 def test_a_source_is_never_written_to(g1: Path, g1_shards: Path, tmp_path: Path) -> None:
     source = few(g1, tmp_path / "logs", (1, 2, 3))
     before = tree_hash(source)
@@ -59,8 +94,6 @@ def test_a_source_is_never_written_to(g1: Path, g1_shards: Path, tmp_path: Path)
 
 
 def test_rows_and_packets_are_kept_as_logged(g1: Path, g1_shards: Path) -> None:
-    import pyarrow.parquet as pq
-
     manifest = read_manifest(g1_shards)
     key = next(s.key for s in manifest.samples if s.episode == "episode_000010")
     clip = read_clip(g1_shards, manifest, key)
