@@ -14,6 +14,7 @@ from schemas.episode import Episode, Finding, Text
 from wamdata.readers.base import EpisodeRef, Listing, content_sha256
 from wamdata.readers.lerobot_language import read_language
 from wamdata.readers.lerobot_meta import EpisodeMeta, Info, VideoPlace, layout, load_episodes, load_info, load_tasks
+from wamdata.readers.lerobot_mixes import where_they_lie
 from wamdata.readers.lerobot_pictures import read_pictures
 from wamdata.readers.lerobot_rows import Rows, read_rows
 from wamdata.readers.lerobot_video import read_cameras
@@ -40,10 +41,11 @@ def list_episodes(source: Source) -> Listing:
         DataError: the metadata is missing, broken, or a Git-LFS pointer.
     """
     info = load_info(source)
-    episodes, renamed = _where_they_lie(source, load_episodes(source, info))
+    episodes, renamed = _as_named(source, load_episodes(source, info))
+    episodes, moved = where_they_lie(source, info, episodes)
     licence = find_licence(source)
     refs = tuple(EpisodeRef(source, f"episode_{e.index:06d}", e.length, _place(e, licence)) for e in episodes)
-    findings = [*renamed, *_meta_findings(source, info, episodes), *_file_findings(source, episodes)]
+    findings = [*renamed, *moved, *_meta_findings(source, info, episodes), *_file_findings(source, episodes)]
     hints = {
         "robot_type": info.robot_type,
         "fps": f"{info.fps:g}",
@@ -60,7 +62,7 @@ def read(ref: EpisodeRef) -> Episode:
         DataError: its rows are missing, a Git-LFS pointer, unreadable, or out of order in time.
     """
     info = load_info(ref.source)
-    index = ref.place["index"] if layout(ref.source) == "v3" else None
+    index = ref.place["index"] if ref.place["is_shared"] else None
     rows = read_rows(ref.source.path(ref.place["data"]), ref.key, info.features, info.fps, index=index)
     texts, text_findings = _texts(ref, rows)
     places = {camera: VideoPlace(**place) for camera, place in ref.place["videos"].items()}
@@ -86,13 +88,14 @@ def _place(episode: EpisodeMeta, licence: str) -> dict[str, object]:
     return {
         "index": episode.index,
         "data": episode.data,
+        "is_shared": episode.is_shared,
         "tasks": episode.tasks,
         "licence": licence,
         "videos": {camera: dataclasses.asdict(place) for camera, place in episode.videos.items()},
     }
 
 
-def _where_they_lie(source: Source, episodes: list[EpisodeMeta]) -> tuple[list[EpisodeMeta], list[Finding]]:
+def _as_named(source: Source, episodes: list[EpisodeMeta]) -> tuple[list[EpisodeMeta], list[Finding]]:
     """The episodes with `video/` for `videos/` where that is the folder the source has."""
     named = {place.path.split("/")[0] for e in episodes for place in e.videos.values()}
     if named != {"videos"} or source.has_folder("videos") or not source.has_folder("video"):

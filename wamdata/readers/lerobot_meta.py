@@ -59,13 +59,18 @@ class VideoPlace:
 
 @dataclass(frozen=True)
 class EpisodeMeta:
-    """One line of the episode list."""
+    """One line of the episode list.
+
+    Args:
+        is_shared: whether its file of rows holds those of other episodes too.
+    """
 
     index: int
     length: int
     tasks: list[str]
     data: str
     videos: dict[str, VideoPlace] = field(default_factory=dict)
+    is_shared: bool = False
 
 
 def load_info(source: Source) -> Info:
@@ -179,9 +184,9 @@ def _episodes_v2(source: Source, info: Info) -> list[EpisodeMeta]:
                 index=index,
                 length=int(row["length"]),
                 tasks=_tasks(row.get("tasks")),
-                data=(info.data_path or V2_DATA).format(**names),
+                data=_filled(info.data_path, V2_DATA, names),
                 videos={
-                    c: VideoPlace((info.video_path or V2_VIDEO).format(video_key=c, **names)) for c in info.cameras
+                    c: VideoPlace(_filled(info.video_path, V2_VIDEO, names | {"video_key": c})) for c in info.cameras
                 },
             )
         )
@@ -213,11 +218,20 @@ def _episodes_v3(source: Source, info: Info) -> list[EpisodeMeta]:
                 index=int(row["episode_index"]),
                 length=int(row["length"]),
                 tasks=_tasks(row.get("tasks")),
-                data=(info.data_path or V3_DATA).format(**data),
+                data=_filled(info.data_path, V3_DATA, data),
                 videos=videos,
+                is_shared=True,
             )
         )
     return found
+
+
+def _filled(template: str | None, default: str, names: dict[str, Any]) -> str:
+    """A path; by the layout's own template where info.json gives that of another version."""
+    try:
+        return (template or default).format(**names)
+    except KeyError:
+        return default.format(**names)
 
 
 def _tasks(value: Any) -> list[str]:
@@ -226,7 +240,7 @@ def _tasks(value: Any) -> list[str]:
 
 def _video_v3(info: Info, camera: str, row: dict[str, Any]) -> str:
     place = {"chunk_index": row[f"videos/{camera}/chunk_index"], "file_index": row[f"videos/{camera}/file_index"]}
-    return (info.video_path or V3_VIDEO).format(video_key=camera, **place)
+    return _filled(info.video_path, V3_VIDEO, place | {"video_key": camera})
 
 
 def _table(path: Path, *, without: str | None = None) -> pa.Table:

@@ -423,6 +423,38 @@ def test_pictures_that_cannot_be_shown_are_a_finding(two: Path, cell: dict[str, 
     assert found and "top: info.json declares pictures" in found[0]
 
 
+# --- half-converted sets -----------------------------------------------------------------------------------------
+
+
+def test_a_v2_list_beside_a_v3_file_of_rows_finds_each_episode(two: Path) -> None:
+    before = [read_one(two, place).source_sha256 for place in (0, 1)]
+    tables = [pq.ParquetFile(two / ROWS.format(i)).read() for i in (1, 2)]
+    for index in (1, 2):
+        (two / ROWS.format(index)).unlink()
+    pq.write_table(pa.concat_tables(tables), two / "data/chunk-000/file-000.parquet")
+    change_info(two, lambda info: info.update(data_path="data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"))
+    listing = lerobot.list_episodes(Source.at(two))
+    assert "2 of 2 episodes lie elsewhere" in the("mixed_layout", listing.findings).message
+    assert [lerobot.read(ref).source_sha256 for ref in listing.episodes] == before
+    assert len(lerobot.read(listing.episodes[0]).videos) == 1
+
+
+def test_a_v3_list_beside_files_of_v2_finds_each_episode(lerobot_v3: Path, tmp_path: Path) -> None:
+    root = tmp_path / "v3"
+    shutil.copytree(lerobot_v3, root)
+    (data,) = (root / "data").rglob("*.parquet")
+    table = pq.ParquetFile(data).read()
+    index = np.array(table["episode_index"].to_pylist())
+    for episode in range(5):
+        rows = np.flatnonzero(index == episode)
+        pq.write_table(table.slice(rows[0], len(rows)), data.with_name(f"episode_{episode:06d}.parquet"))
+    data.unlink()
+    listing = lerobot.list_episodes(Source.at(root))
+    assert "5 of 5 episodes lie elsewhere" in the("mixed_layout", listing.findings).message
+    for place, ref in enumerate(listing.episodes):
+        assert lerobot.read(ref).source_sha256 == read_one(lerobot_v3, place).source_sha256
+
+
 # --- language columns (v3.1) -------------------------------------------------------------------------------------
 
 
