@@ -36,8 +36,8 @@ def ingest(
 ) -> None:
     """Read logs or videos and write webdataset shards with a manifest.
 
-    Video packets are kept as they are; nothing is decoded or written into a source. Run again to finish what
-    an interrupted run left. Not yet: transcoding, object stores, formats other than LeRobot and plain video.
+    Video packets and pictures are kept as they are, only raw pixels are encoded; nothing is written into a source. Run
+    again to finish what an interrupted run left.
     """
     from schemas.recipe import Filters, IngestRecipe, SplitRule
     from schemas.yaml_io import parse
