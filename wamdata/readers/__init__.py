@@ -4,12 +4,12 @@ import importlib
 import importlib.util
 
 from schemas.errors import UsageError
-from wamdata.readers import lerobot, video
+from wamdata.readers import hdf5, lerobot, rlds, video
 from wamdata.readers.base import Reader
 from wamdata.source import Source
 
 # Asked in this order: a log may hold videos, a video holds no log.
-READERS: tuple[Reader, ...] = (lerobot, video)
+READERS: tuple[Reader, ...] = (lerobot, hdf5, rlds, video)
 CONTRACT = ("NAME", "VERSION", "detect", "list_episodes", "read")
 
 
@@ -17,7 +17,8 @@ def detect_reader(source: Source, name: str = "auto") -> Reader:
     """The reader for a source: the one named, or the first that knows its content.
 
     Args:
-        name: `auto`, a reader's name, or the dotted path of a module of your own that keeps the contract.
+        name: `auto`, a reader's name, the path of a YAML layout of HDF5 files, or the dotted path of a module of your
+            own that keeps the contract.
 
     Raises:
         UsageError: no such path, no such reader, or nothing that any reader knows.
@@ -31,7 +32,8 @@ def detect_reader(source: Source, name: str = "auto") -> Reader:
             return reader
     raise UsageError(
         f"no robot log or video found in {source} (looked for {', '.join(r.NAME for r in READERS)}). "
-        f"Give the folder that holds them, or `--reader your.module` for a format of your own."
+        f"Give the folder that holds them, or for a format of your own `--reader your.module`, "
+        f"of HDF5 files `--reader your_layout.yaml`."
     )
 
 
@@ -39,6 +41,8 @@ def _named(name: str) -> Reader:
     for reader in READERS:
         if name == reader.NAME:
             return reader
+    if name.endswith((".yaml", ".yml")):
+        return hdf5.with_layout(name)
     if "." in name:
         return _of_your_own(name)
     known = ", ".join(r.NAME for r in READERS)

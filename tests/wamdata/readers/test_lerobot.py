@@ -402,7 +402,7 @@ def test_pictures_beside_the_parquet_are_found_by_their_path(two: Path) -> None:
     folder = two / "images/observation.images.side/episode_000001"
     folder.mkdir(parents=True)
     (folder / "frame_000000.png").write_bytes(coded(9))
-    cells = [{"bytes": None, "path": "/home/me/set/images/observation.images.side/episode_000001/frame_000000.png"}]
+    cells = [{"bytes": None, "path": "/rec/set/images/observation.images.side/episode_000001/frame_000000.png"}]
     change_rows(two, 1, lambda table: table.append_column("observation.images.side", pa.array(cells * 393)))
     assert frames(read_one(two).videos["observation.images.side"], [5])[0, 0, 0, 0] == 9
 
