@@ -15,7 +15,7 @@ from wamdata.readers import detect_reader
 from wamdata.source import Source
 
 SAMPLE_EPISODES = 4
-STATE_NAMES = ("observation.state", "state", "observation.qpos", "qpos", "proprio")
+STATE_NAMES = ("observation.state", "state", "observation.qpos", "qpos", "proprio", "joint_position", "joint_positions")
 ACTION_NAMES = ("action", "actions")
 _SIDES = {"left": r"left|(^|[_.])l([_.]|$)", "right": r"right|(^|[_.])r([_.]|$)"}
 _PARTS = {
@@ -56,7 +56,9 @@ def draft_embodiment(source: Source, *, name: str | None = None, reader: str = "
         raise DataError(
             f"{source}: none of its episodes can be read, so nothing can be drafted. Run `wam check {source}`."
         )
-    robot = name or _slug(listing.hints.get("robot_type", "")) or _slug(source.name.split(".")[0]) or "robot"
+    hints = listing.hints
+    said = _slug(hints.get("robot_type", "")) or _slug(hints.get("dataset", ""))
+    robot = name or said or _slug(source.name.split(".")[0]) or "robot"
     state, action = _find(episodes, STATE_NAMES), _find(episodes, ACTION_NAMES)
     lines = [
         "# Drafted from data by `wam robot draft`. Read every comment; mend what is wrong, then run `wam robot check`.",
@@ -89,7 +91,7 @@ def _readable(module, refs) -> list[Episode]:
 def _find(episodes: list[Episode], names: tuple[str, ...]) -> str | None:
     streams = episodes[0].streams
     exact = next((n for n in names if n in streams), None)
-    return exact or next((n for n in streams if any(n.endswith(f".{w}") for w in names)), None)
+    return exact or next((n for n in streams if any(n.endswith((f".{w}", f"/{w}")) for w in names)), None)
 
 
 def _rate_lines(episodes: list[Episode], hints: dict[str, str], stream: str | None) -> list[str]:
@@ -103,6 +105,10 @@ def _rate_lines(episodes: list[Episode], hints: dict[str, str], stream: str | No
     declared = hints.get("fps", "")
     rate = float(declared) if declared and abs(float(declared) / measured - 1) < 0.02 else round(measured, 2)
     said = f"the log declares {declared}" if declared else "the log declares none"
+    if episodes[0].counted_hz:
+        known = f"{declared} rows a second are usual for this set" if declared else f"{measured:g} is made up"
+        question = f"QUESTION: the log holds no times; {known}. How many rows a second are there?"
+        return [f"native_hz: {measured:g}  # {question}", "clock: row"]
     return [f"native_hz: {rate:g}  # rows come at {measured:.2f} Hz in {len(episodes)} episodes, {said}", "clock: row"]
 
 
@@ -112,12 +118,12 @@ def _camera_lines(episodes: list[Episode]) -> list[str]:
         return [
             "cameras: []  # QUESTION: no video could be read in the first episodes; a WAM needs at least one camera"
         ]
-    lines, used = ["cameras:"], set()
+    lines, used = ["cameras:"], []
     for source in sources:
         role, side, why = _camera_role(source)
-        while (role, side) in used:
-            role += "_b"
-        used.add((role, side))
+        taken = sum((r, s) == (role, side) for r, s in used)
+        used.append((role, side))
+        role += f"_{taken + 1}" if taken else ""
         video = next(e.videos[source] for e in episodes if source in e.videos)
         size = f"{video.width}x{video.height} {video.codec}"
         side_field = f", side: {side}" if side != "none" else ""
@@ -126,7 +132,7 @@ def _camera_lines(episodes: list[Episode]) -> list[str]:
 
 
 def _camera_role(source: str) -> tuple[str, str, str]:
-    leaf = source.rsplit("images.", 1)[-1].lower()
+    leaf = source.rsplit("images.", 1)[-1].rsplit("/", 1)[-1].lower()
     side = _side(leaf)
     for role, words in (
         ("wrist", "wrist|hand|gripper|eye_in"),
