@@ -43,6 +43,9 @@ DREAMZERO: dict[str, Any] = {
     "augment": Augment(copies=4),  # crop, colour and phase: the reference draws anew each time, which no cache can
 }
 
+# Minutes of film alone: from a seed, a held-out film's loss is best after 10 to 100 steps and triples by 400.
+NANO_FILM: dict[str, Any] = {"eval_every": 25, "patience": 2}
+
 DEFAULTS = {"nano": NANO, "dreamzero": DREAMZERO}
 
 
@@ -53,6 +56,8 @@ def resolve(recipe: AdaptRecipe, robot: Embodiment) -> AdaptRecipe:
     """
     info = backbone_info(recipe.backbone)
     defaults = dict(DEFAULTS[recipe.backbone])
+    if recipe.backbone == "nano" and not any("action" in p.losses for p in recipe.parts):
+        defaults |= NANO_FILM
     if recipe.steps is not None or recipe.epochs is not None:
         defaults.pop("steps", None)
         defaults.pop("epochs", None)

@@ -49,6 +49,7 @@ TRAIN_FIELDS = (
 LATENT_FIELDS = ("backbone", "style", "time_base", "derived_state", "window_stride_s", "augment", "imitate", "seed")
 FORGETTING_WINDOWS = 64
 KEPT_BACK = 0.12  # of the time until `until`, for judging and export
+KEPT_BACK_S = 45.0  # at least, but no more than half of it: the report of a minute of G1 takes 30 s on two cores
 
 
 @dataclass(frozen=True)
@@ -385,7 +386,8 @@ class _Work:
         return Job(self.run.resolve(), recipe, sources, self.rung, steps, store=store, **ends_at, **planned)
 
     def _training_ends(self) -> float:
-        return self.means.ends_at - KEPT_BACK * max(0.0, self.means.ends_at - time.time())
+        left = max(0.0, self.means.ends_at - time.time())
+        return self.means.ends_at - max(KEPT_BACK * left, min(KEPT_BACK_S, left / 2))
 
     def _train(self, folder: Path) -> dict[str, Any]:
         from adapt.training.job import steps_of

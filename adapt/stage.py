@@ -39,7 +39,7 @@ def finished(folder: Path, name: str, inputs: dict[str, Any]) -> Stage | None:
     if stage.fingerprint == wanted.fingerprint:
         return stage if path.name == DONE else None
     field = next((k for k in {**inputs, **stage.inputs} if inputs.get(k) != stage.inputs.get(k)), "name")
-    before, now = _short(stage.inputs.get(field)), _short(inputs.get(field))
+    field, before, now = _innermost(field, stage.inputs.get(field), inputs.get(field))
     raise UsageError(
         f"{folder}: was made by another recipe ({field} was {before}, is now {now}). "
         "Give a new --out, or delete that folder and those after it."
@@ -59,6 +59,17 @@ def finish(folder: Path, name: str, inputs: dict[str, Any], facts: dict[str, Any
     return stage
 
 
+def _innermost(field: str, before: Any, now: Any) -> tuple[str, str, str]:
+    """The first difference below a field, down through tables: whole ones look alike when they are cut short."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        key = next((k for k in {**now, **before} if before.get(k) != now.get(k)), None)
+        if key is not None:
+            return _innermost(f"{field}.{key}", before.get(key), now.get(key))
+    return field, _short(before), _short(now)
+
+
 def _short(value: Any) -> str:
+    if value is None:
+        return "none"
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

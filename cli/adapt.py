@@ -82,6 +82,7 @@ def adapt(
         recipe, given["base"] = recipe or pack.recipe, base or (None if pack.base is None else str(pack.base))
     settings = _settings(recipe, given, hardware, rank=rank, copies=copies, last_command=last_command)
     settings = _with_base(settings)
+    _check_start(settings.get("start"))
     _refuse_idle(settings, rank=rank)
     end = _end(_recipe(settings, _PLACEHOLDER))  # a mistake in the settings is told before anything is ingested
     _check_writers(out, log or [])
@@ -246,6 +247,15 @@ def _with_base(settings: dict[str, Any]) -> dict[str, Any]:
     folder = bases.find(str(settings["base"]), bases_home())
     own = read_record(folder).backbone if (folder / RECORD).exists() else "dreamzero"
     return {"backbone": own} | settings | {"base": str(folder)}
+
+
+def _check_start(start: str | None) -> None:
+    """An adapter to start from is looked at before anything is ingested."""
+    if start is None:
+        return
+    from adapt.handover.adapter import read_record
+
+    read_record(Path(start))
 
 
 def _refuse_idle(settings: dict[str, Any], *, rank: int | None) -> None:

@@ -38,7 +38,7 @@ def list_(to: Home = None, json: console.Json = False) -> None:
         console.as_json({"home": str(home), "bases": [_facts(b) | {"here": states[b.name]} for b in KNOWN.values()]})
         return
     rows = [[b.name, b.gb_words, b.licence or "see its card", b.purpose, states[b.name]] for b in KNOWN.values()]
-    console.table(rows, ["base", "on disk", "licence", "for", "here"], title=f"bases in {home}")
+    console.table(rows, ["base", "needs", "licence", "for", "here"], title=f"bases in {home}")
 
 
 @app.command()

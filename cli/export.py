@@ -97,9 +97,11 @@ def _refuse(folder: Path, out: Path | None, to: str | None, base: Path | None, a
         )
     if not is_dreamzero and to not in (None, "merged"):
         raise UsageError(
-            f"{folder}: an adapter of {record.backbone}; --to {to} is for DreamZero's. Its directory is peft's folder "
-            "as it is: leave --to out, or give --to merged."
+            f"{folder}: an adapter of {record.backbone}; --to {to} is for DreamZero's. A LoRA's directory is peft's "
+            "folder as it is, and a full adapter's is whole: leave --to out."
         )
+    if to == "merged" and not is_lora(folder):
+        raise UsageError(f"{folder}: a full adapter has no LoRA to merge; its weights are whole. Leave --to out.")
     if asked.robot and to == "peft":
         raise UsageError("--robot: peft's folder has no place for it. Leave it out, or export --to dreamzero.")
     if asked.slots and asked.keep_channels:

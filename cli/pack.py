@@ -56,10 +56,21 @@ def pack(
         record = write(what, out, copy=copy, progress=_megabytes(bar))
     _tell(out, record, "packed", json=json)
     if not json:
+        if not copy and out.suffix != ".tar":
+            console.out("files are linked where the disk allows: a change in one place is one in both; --copy copies")
         console.out(f"on the other machine: wam pack --check {out.name}")
         if out.suffix == ".tar":
             console.out(f"                      tar -xf {out.name}")
         console.out(f"                      wam adapt {record.name} --out runs/{record.name}")
+
+
+def show_pack(path: Path, *, json: bool) -> None:
+    """What a pack holds; its hashes are not compared."""
+    from adapt.handover.pack import read_record
+
+    _tell(path, read_record(path), "a pack", json=json)
+    if not json:
+        console.out(f"next: wam pack --check {path}; wam adapt {path} --out RUN")
 
 
 def _check(path: Path, *, json: bool, quiet: bool) -> None:

@@ -18,6 +18,10 @@ def plan(
     backbone: Annotated[str | None, typer.Option(help="nano, or dreamzero (the default with --base or --gpu).")] = None,
     base: Annotated[str | None, typer.Option(help="The base's folder or name; its sizes are planned with.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="YAML with training settings; options win.")] = None,
+    style: Annotated[str | None, typer.Option(help="DreamZero: channels and words of agibot, droid or yam.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Training steps.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Training steps, as epochs of the play data.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Windows per step, over all GPUs.")] = None,
     gpu: Annotated[
         str | None, typer.Option(help="GPU to train on: 24, 32, 48, 80, 141 (GB) or a name. Default: this machine's.")
     ] = None,
@@ -39,7 +43,8 @@ def plan(
     settings = load_yaml(recipe) if recipe else {}
     if backbone or "backbone" not in settings:
         settings["backbone"] = backbone or ("dreamzero" if base or gpu else "nano")
-    settings |= {"base": base} if base else {}
+    given = {"base": base, "style": style, "steps": steps, "epochs": epochs, "batch": batch}
+    settings |= {name: value for name, value in given.items() if value is not None}
     settings["parts"] = [p.as_dict() for p in parts]
     print_plan(
         parse(AdaptRecipe, settings, str(recipe or "settings")),
@@ -89,6 +94,7 @@ def print_plan(
         console.as_json(found.as_dict())
     else:
         _print(found)
+        _print_needs(recipe, base)
 
 
 def _print(found) -> None:
@@ -112,6 +118,16 @@ def _print(found) -> None:
     console.out(f"licences: {', '.join(found.licences) or 'none stated'}")
     for warning in found.warnings:
         console.out(f"note: {warning}")
+
+
+def _print_needs(recipe, base: Path | None) -> None:
+    """What the run starts from, and what is not here yet."""
+    from adapt.handover.released import KNOWN
+
+    if recipe.base in KNOWN and base is None:
+        console.out(f"the base is not here: {KNOWN[recipe.base].gb_words} of disk more, `wam base pull {recipe.base}`")
+    if recipe.start:
+        console.out(f"starts from {recipe.start}")
 
 
 def _print_time(found) -> None:
@@ -140,7 +156,7 @@ def _print_memory(found) -> None:
         rows.append(["stays free", _size(found.headroom)])
     if found.host_bytes:
         rows.append(["beside it, in host memory", _size(found.host_bytes)])
-    console.table(rows, ["memory at the peak of a step", ""], right=(1,))
+    console.table(rows, [f"memory at the peak of a step{' of each GPU' * (found.gpus > 1)}", ""], right=(1,))
 
 
 def _base(name: str | None) -> tuple[Path | None, str | None]:

@@ -21,15 +21,16 @@ def show(
     watch: Annotated[bool, typer.Option("--watch", help="Of a run: refresh every 2 s until it is done.")] = False,
     json: console.Json = False,
 ) -> None:
-    """Say what a path holds: logs, shards (with rejects and findings), a run (with its stages, and how training goes
-    while it runs), an adapter, or a DreamZero or Wan checkpoint (with what it lacks).
+    """Say what a path holds: logs, a pack, shards (with rejects and findings), a run (with its stages, and how training
+    goes while it runs), an adapter, or a DreamZero or Wan checkpoint (with what it lacks).
 
     Not yet: pictures of clips.
     """
     from schemas.errors import UsageError
 
     if not path.exists():
-        raise UsageError(f"{path}: no such file or folder. Check the path.")
+        _source(path, json=json)  # a URL, or nothing
+        return
     if verify and not _is_checkpoint(path):
         raise UsageError(f"{path}: holds no checkpoint, and --verify is for those. Leave it out.")
     if watch and (json or not _is_run(path)):
@@ -40,6 +41,10 @@ def show(
         show_robot(str(path), json=json)
     elif (path / "adapter.json").exists():
         _adapter(path, json=json)
+    elif (path / "pack.json").exists():
+        from cli.pack import show_pack
+
+        show_pack(path, json=json)
     elif _is_run(path):
         from cli.show_run import show_run
 
@@ -151,7 +156,7 @@ def _source(path: Path, *, json: bool) -> None:
     from wamdata.readers import READERS, detect_reader
     from wamdata.source import Source
 
-    source = Source.at(path)
+    source = Source.at(path).require()
     if not any(reader.detect(source) for reader in READERS):
         raise UsageError(f"{path}: is nothing that wam knows. {KNOWN}")
     reader = detect_reader(source)

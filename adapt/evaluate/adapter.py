@@ -79,6 +79,9 @@ def judge_adapter(
         shutil.rmtree(out / SCRATCH, ignore_errors=True)
     split = episode_split(shards, {"test": len(test)})
     words = verdict(judged.action, has_base="base" in models, episodes=len(split["test"].episodes))
+    seen = _seen(shards, record)
+    if seen and judged.action is not None:
+        words = "FAIL", f"{_seen_words(seen)}, so this is no held-out error and no verdict; {words[1]}"
     report = Report(
         verdict=words[0],
         reason=words[1],
@@ -92,7 +95,7 @@ def judge_adapter(
         **judged.fields,
         training=None,
         rejects={},
-        notes=(_overlap(shards, record), _settings(serving, as_served=as_served), *judged.notes),
+        notes=(_overlap(seen), _settings(serving, as_served=as_served), *judged.notes),
         provenance={
             "adapter weights": record.weights_sha256[:16],
             "source fingerprint": shards.manifest.fingerprint[:16],
@@ -144,9 +147,15 @@ def _settings(serving: Serving, *, as_served: bool) -> str:
     return f"judged {'as served' if as_served else 'with the settings of its recipe'}: {serving.words}"
 
 
-def _overlap(shards: Clips, record: AdapterRecord) -> str:
-    """Whether the adapter was trained on what it is judged on here."""
-    seen = [s.episode for s in shards.manifest.samples if s.split == "test" and s.content_sha256 in record.trained_on]
-    if seen:
-        return f"NOT HELD OUT: the adapter was trained on {len(seen)} of these episodes, {seen[0]} among them"
-    return "judged again by `wam eval` on episodes that the adapter was not trained on"
+def _seen(shards: Clips, record: AdapterRecord) -> list[str]:
+    """Episodes it is judged on here that the adapter was trained on."""
+    samples = shards.manifest.samples
+    return sorted({s.episode for s in samples if s.split == "test" and s.content_sha256 in record.trained_on})
+
+
+def _seen_words(seen: list[str]) -> str:
+    return f"NOT HELD OUT: the adapter was trained on {len(seen)} of these episodes, {seen[0]} among them"
+
+
+def _overlap(seen: list[str]) -> str:
+    return _seen_words(seen) if seen else "judged again by `wam eval` on episodes that the adapter was not trained on"

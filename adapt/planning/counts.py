@@ -8,6 +8,7 @@ from schemas.recipe import AdaptRecipe
 from wamdata.windows import judged_starts, on_time_base, window_starts
 
 CHECKPOINTS = 3  # kept at once: two newest and the chosen one
+PROBED = 64  # windows at most that a probe of judging asks; `adapt.evaluate.probes.Probes.limit`
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,11 @@ def count(recipe: AdaptRecipe, sources: Mapping[str, Clips]) -> Counts:
 
 def decisions(recipe: AdaptRecipe, counts: Counts, steps: int) -> float:
     """Decisions that judging takes: looks while training, at raw and averaged weights; the report's model, mean, blind
-    and base arms. Free running and the probes of inputs come on top.
+    and base arms; free running, and the probes of future, language and cameras on some windows.
     """
     kinds = 2 if recipe.ema > 0 else 1
     looks = kinds * (steps // recipe.eval_every) * min(recipe.eval_windows, counts.judged["val"])
-    return looks + counts.judged["test"] * (3 + recipe.samples) + 2 * counts.judged["replay"]
+    arms, free_running = 3 + recipe.samples, 1
+    probed = 2 + 3 * (len(counts.instructions) > 1) + 3 * (counts.swapped > 0)
+    test = counts.judged["test"]
+    return looks + test * (arms + free_running) + min(test, PROBED) * probed + 2 * counts.judged["replay"]

@@ -143,7 +143,7 @@ def test_a_finished_run_is_recognised_without_torch_peft_or_ray(
 def test_another_recipe_is_refused_with_the_field(arm_run: Path, arm_shards: Path, droid_shards: Path) -> None:
     with pytest.raises(UsageError, match=r"lr was 0.002, is now 0.001"):
         adapt(arm_run, recipe(lr=0.001), Clips.open(arm_shards), Clips.open(droid_shards))
-    with pytest.raises(UsageError, match="sources was"):
+    with pytest.raises(UsageError, match="sources\.video was"):
         adapt(arm_run, recipe(), Clips.open(arm_shards))
 
 
@@ -338,6 +338,27 @@ def test_an_adapter_judged_again_on_the_same_shards_gets_the_same_numbers(
     assert served.action.error["model"] == pytest.approx(
         own.action.error["model"], rel=1e-5
     )  # nano serves as it trains
+
+
+def test_an_adapter_judged_on_what_it_was_trained_on_gets_no_pass(
+    arm_run: Path, arm_shards: Path, tmp_path: Path
+) -> None:
+    from adapt.evaluate.adapter import judge_adapter
+
+    manifest = Clips.open(arm_shards).manifest
+    swapped = {"train": "test", "test": "train", "val": "val"}
+    shards = tuple(
+        s.model_copy(update={"samples": tuple(m.model_copy(update={"split": swapped[m.split]}) for m in s.samples)})
+        for s in manifest.shards
+    )
+    shutil.copytree(arm_shards, tmp_path / "shards")
+    manifest.model_copy(update={"shards": shards}).write_json(tmp_path / "shards/manifest.json")
+    report, html = judge_adapter(
+        arm_run / "adapter/export", Clips.open(tmp_path / "shards"), tmp_path / "seen", base=None,
+        on_progress=lambda *_: None,
+    )  # fmt: skip
+    assert report.verdict == "FAIL" and report.reason.startswith("NOT HELD OUT: the adapter was trained on")
+    assert "never used in training" not in html.read_text()
 
 
 def test_a_film_of_a_held_out_episode_is_refused(arm_shards: Path, tmp_path: Path) -> None:

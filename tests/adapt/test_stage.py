@@ -18,3 +18,10 @@ def test_a_half_made_stage_is_not_continued_under_another_recipe(tmp_path: Path)
     begin(tmp_path, "train", {"lr": 1, "steps": 5})
     with pytest.raises(UsageError, match="lr was 1, is now 2"):
         finished(tmp_path, "train", {"lr": 2, "steps": 5})
+
+
+def test_the_innermost_difference_is_named(tmp_path: Path) -> None:
+    whole = {"play": ["3ac8" * 20, "b381" * 20], "video": "8d" * 20}
+    finish(tmp_path, "latents", {"sources": whole})
+    with pytest.raises(UsageError, match=r"sources\.video was '8d8d.*', is now none"):
+        finished(tmp_path, "latents", {"sources": {"play": whole["play"]}})

@@ -91,6 +91,7 @@ def test_a_mix_file_names_all_data(shards: Path, droid_shards: Path, settings: P
         (("--weights", "int3"), "weights"),
         (("--rank", 8), "LoRA needs what it is put on"),
         (("--style", "yam"), "is for DreamZero"),
+        (("--from", "nowhere", "--dry-run"), "nowhere: no adapter.json here"),
     ],
 )
 def test_what_cannot_be_is_one_line(words: tuple, told: str, shards: Path, tmp_path: Path) -> None:

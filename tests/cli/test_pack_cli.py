@@ -36,6 +36,14 @@ def test_pack_and_check(g1_shards: Path, droid_shards: Path, tmp_path: Path) -> 
     assert "content differs" in refused("--check", tmp_path / "p.tar")
 
 
+def test_a_pack_is_shown_as_one_and_says_that_it_is_linked(g1_shards: Path, tmp_path: Path) -> None:
+    assert "files are linked where the disk allows" in pack(g1_shards, "--out", tmp_path / "p").stdout
+    shown = subprocess.run(
+        [sys.executable, "-m", "cli.main", "show", str(tmp_path / "p")], capture_output=True, text=True
+    )
+    assert "a pack, " in shown.stdout and "no base" in shown.stdout, shown.stderr
+
+
 def test_pack_says_what_it_lacks(g1_shards: Path, tmp_path: Path) -> None:
     assert "give shard folders and --out" in refused(g1_shards)
     assert "no pack" in refused("--check", tmp_path)

@@ -44,6 +44,13 @@ def test_dreamzero_on_a_gpu_gets_a_rung_hours_and_a_verdict_on_control(g1_shards
     assert facts["peak_bytes"] < 80e9
 
 
+def test_a_base_that_is_not_here_is_told_with_its_size(g1_shards: Path, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("WAM_BASES", str(tmp_path))
+    told = wam_plan(g1_shards, "--base", "dreamzero-agibot", "--gpu", "80", "--steps", 9, "--batch", 12)
+    assert "the base is not here: 45-49 GB of disk more, `wam base pull dreamzero-agibot`" in told
+    assert "9 steps x 12" in told.splitlines()[0]
+
+
 def test_what_cannot_fit_is_refused_with_what_would(g1_shards: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("backbone: dreamzero\nhardware: {weights: bf16}\n")
