@@ -143,7 +143,7 @@ def test_a_finished_run_is_recognised_without_torch_peft_or_ray(
 def test_another_recipe_is_refused_with_the_field(arm_run: Path, arm_shards: Path, droid_shards: Path) -> None:
     with pytest.raises(UsageError, match=r"lr was 0.002, is now 0.001"):
         adapt(arm_run, recipe(lr=0.001), Clips.open(arm_shards), Clips.open(droid_shards))
-    with pytest.raises(UsageError, match="sources\.video was"):
+    with pytest.raises(UsageError, match=r"sources\.video was"):
         adapt(arm_run, recipe(), Clips.open(arm_shards))
 
 
