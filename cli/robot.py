@@ -23,7 +23,7 @@ def draft(
 ) -> None:
     """Write a robot's YAML from its data, every guess with its reason.
 
-    Not yet: camera roles from motion, delta actions, gripper ends. What is uncertain is marked QUESTION.
+    Not yet: which end of a gripper is open, the lag between video and rows. What is uncertain is marked QUESTION.
     """
     from schemas.errors import UsageError
     from schemas.files import write_atomic

@@ -1,7 +1,7 @@
 """A first embodiment file guessed from data, each guess with its reason as a comment.
 
 Names decide first, numbers second. What the data cannot say (open and closed of a gripper, what a tick is
-worth) is left as logged and marked `QUESTION`. Does not yet measure camera motion or lag between streams.
+worth) is left as logged and marked `QUESTION`. Does not yet measure the lag between video and rows.
 """
 
 import re
@@ -11,6 +11,8 @@ import numpy as np
 
 from schemas.episode import Episode, Stream
 from schemas.errors import DataError
+from wamdata.camera_motion import Seat, seat_of
+from wamdata.kinds import component_kind
 from wamdata.readers import detect_reader
 from wamdata.source import Source
 
@@ -68,7 +70,7 @@ def draft_embodiment(source: Source, *, name: str | None = None, reader: str = "
         "status: unverified",
         f"licence: {listing.hints.get('licence', 'unknown')}",
         *_rate_lines(episodes, listing.hints, state or action),
-        *_camera_lines(episodes),
+        *_camera_lines(episodes, state),
         *_component_lines("state", episodes, state, None),
         *_component_lines("action", episodes, action, state),
     ]
@@ -112,15 +114,16 @@ def _rate_lines(episodes: list[Episode], hints: dict[str, str], stream: str | No
     return [f"native_hz: {rate:g}  # rows come at {measured:.2f} Hz in {len(episodes)} episodes, {said}", "clock: row"]
 
 
-def _camera_lines(episodes: list[Episode]) -> list[str]:
+def _camera_lines(episodes: list[Episode], state: str | None) -> list[str]:
     sources = list(dict.fromkeys(n for e in episodes for n in e.videos))
     if not sources:
         return [
             "cameras: []  # QUESTION: no video could be read in the first episodes; a WAM needs at least one camera"
         ]
+    parts = {g.name: (state, g.columns) for g in _guesses(episodes, state)} if state else {}
     lines, used = ["cameras:"], []
     for source in sources:
-        role, side, why = _camera_role(source)
+        role, side, why = _camera_role(source, seat_of(source, episodes, parts))
         taken = sum((r, s) == (role, side) for r, s in used)
         used.append((role, side))
         role += f"_{taken + 1}" if taken else ""
@@ -131,9 +134,10 @@ def _camera_lines(episodes: list[Episode]) -> list[str]:
     return lines
 
 
-def _camera_role(source: str) -> tuple[str, str, str]:
+def _camera_role(source: str, seat: Seat | None) -> tuple[str, str, str]:
+    """Role, side and reason: by its name, else by whether its picture moves with the robot."""
     leaf = source.rsplit("images.", 1)[-1].rsplit("/", 1)[-1].lower()
-    side = _side(leaf)
+    side, seen = _side(leaf), _seen(seat)
     for role, words in (
         ("wrist", "wrist|hand|gripper|eye_in"),
         ("head", "head|high|top|ego"),
@@ -141,16 +145,31 @@ def _camera_role(source: str) -> tuple[str, str, str]:
     ):
         if found := re.search(words, leaf):
             keep = side if role in ("wrist", "exterior") else "none"
-            return role, keep, f"{found[0]!r} in its name"
-    return "scene", "none", "QUESTION: nothing in its name says where it sits"
+            doubt = seat is not None and role != "head" and seat.moves != (role == "wrist")
+            return role, keep, f"{found[0]!r} in its name; {'QUESTION: but ' * doubt}{seen}"
+    if seat is None:
+        return "scene", "none", "QUESTION: nothing in its name says where it sits, and no frame could be read"
+    if not seat.moves:
+        return "exterior", side, f"no word in its name; {seen}, so it stands beside the robot"
+    if seat.part:
+        return "wrist", _side(seat.part), f"no word in its name; {seen}, so it sits there"
+    return "wrist", side, f"QUESTION: on a wrist or a head? No word in its name; {seen}"
+
+
+def _seen(seat: Seat | None) -> str:
+    if seat is None:
+        return "no frame could be read"
+    if not seat.moves:
+        return f"its picture stands still ({seat.change:.1f} grey levels)"
+    by = f" as {seat.part} does ({seat.follows:.2f})" if seat.part else ""
+    return f"its whole picture moves{by} ({seat.change:.1f} grey levels)"
 
 
 def _component_lines(what: str, episodes: list[Episode], stream: str | None, state: str | None) -> list[str]:
     if stream is None:
         return [f"{what}: []  # no stream of this source looks like {what}"]
-    values = np.concatenate([e.streams[stream].values for e in episodes if stream in e.streams])
-    guesses = _group(episodes[0].streams[stream], values)
-    state_guesses = {g.name: g for g in _group(episodes[0].streams[state], _all(episodes, state))} if state else {}
+    guesses = _guesses(episodes, stream)
+    state_guesses = {g.name: g for g in _guesses(episodes, state)} if state else {}
     lines = [f"{what}:"]
     for guess in guesses:
         lines += [f"  # {reason}" for reason in guess.reasons]
@@ -163,13 +182,17 @@ def _component_lines(what: str, episodes: list[Episode], stream: str | None, sta
         fields += [f"unit: {guess.unit}", f"from: {_quoted(stream)}"]
         fields.append(f'columns: "{columns[0]}:{columns[-1] + 1}"' if consecutive else f"columns: {list(columns)}")
         if what == "action":
-            relative, reason = _relative(guess, state_guesses.get(guess.name), episodes, stream, state)
+            said, reason = _relative(guess, state_guesses.get(guess.name), episodes, stream, state)
             lines.append(f"  # {reason}")
-            fields.append(f"relative_to: {relative}")
+            fields += said
         lines.append("  - {" + ", ".join(fields) + ("," if guess.joints else "}"))
         if guess.joints:
             lines.append("     joints: [" + ", ".join(_quoted(j) for j in guess.joints) + "]}")
     return lines
+
+
+def _guesses(episodes: list[Episode], stream: str) -> list[Guess]:
+    return _group(next(e.streams[stream] for e in episodes if stream in e.streams), _all(episodes, stream))
 
 
 def _group(stream: Stream, values: np.ndarray) -> list[Guess]:
@@ -222,20 +245,29 @@ def _unit(values: np.ndarray, part: str) -> tuple[str, str, list[str]]:
 
 def _relative(
     guess: Guess, state: Guess | None, episodes: list[Episode], action_stream: str, state_stream: str | None
-) -> tuple[str, str]:
-    """Whether an action follows the state of the same name (then it is predicted relative to it)."""
+) -> tuple[list[str], str]:
+    """Fields that say what the command is, judged from the state of the same name, and why."""
     if state is None or state_stream is None or len(state.columns) != len(guess.columns):
-        return "null", "no state component of the same name and width: kept absolute"
-    if guess.kind in ("velocity", "gripper"):
-        return "null", "grippers and velocities stay absolute"
-    commands = _all(episodes, action_stream)[:, list(guess.columns)]
-    states = _all(episodes, state_stream)[:, list(state.columns)]
-    offset, spread = np.abs(commands - states).mean(), np.abs(states - states.mean(0)).mean() + 1e-9
-    if offset < 2 * spread or offset < 0.02:
-        seen = f"mean distance {offset:.3g}, state moves {spread:.3g}"
-        return f"state.{state.name}", f"commands stay near the state ({seen})"
-    seen = f"commands are far from the state (mean distance {offset:.3g}, state moves {spread:.3g}): kept absolute"
-    return "null", f"{seen}; QUESTION: deltas or velocities? Then add `on_stop: zero`"
+        return ["relative_to: null"], "no state component of the same name and width: kept absolute"
+    both = [e for e in episodes if action_stream in e.streams and state_stream in e.streams]
+    pairs = [(e.streams[action_stream].values, e.streams[state_stream].values) for e in both]
+    alike = [(a[:, list(guess.columns)], s[:, list(state.columns)]) for a, s in pairs if len(a) == len(s)]
+    if not alike:
+        return ["relative_to: null"], "QUESTION: action and state have other rows; is this a target? Kept absolute"
+    rate = both[0].streams[state_stream].rate_hz
+    found = component_kind([a for a, _ in alike], [s for _, s in alike], rate)
+    match found.kind:
+        case "target" if guess.kind in ("velocity", "gripper"):
+            return ["relative_to: null"], f"a target: the state {found.words}; grippers and velocities stay absolute"
+        case "target":
+            return [f"relative_to: state.{state.name}"], f"a target: the state {found.words}"
+        case "step" | "velocity":
+            return ["relative_to: null", "on_stop: zero"], f"a {found.kind}, not a target: the state {found.words}"
+        case "still":
+            return ["relative_to: null"], found.words
+        case _:
+            asked = "QUESTION: a target (relative_to), a step or a velocity (on_stop: zero)? Kept absolute"
+            return ["relative_to: null"], f"the command {found.words}; {asked}"
 
 
 def _all(episodes: list[Episode], stream: str) -> np.ndarray:
