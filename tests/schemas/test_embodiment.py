@@ -13,7 +13,7 @@ schema: wamkit/embodiment@1
 name: mobile_arms
 native_hz: 50
 clock: header.stamp
-episodes: {split_on: /episode/event, start: start, stop: stop}
+episodes: {start: "/episode/event=1", stop: "/episode/event=2"}
 cameras:
   - {role: head, from: /cam_high}
   - {role: wrist, side: left, from: /cam_left, rotate: 180, mount: {link: left_gripper, xyz_m: [0.05, 0, 0.04]}}
