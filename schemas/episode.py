@@ -97,7 +97,7 @@ class Pictures:
 
     Args:
         t_ns: (N,) time of each frame on the episode's clock.
-        codec: `mjpeg` or `png`; a video codec whose packets follow each other (`h264`, `hevc`, `vp9`, `av1`); or `raw`.
+        codec: `mjpeg` or `png`; a video codec whose packets follow each other (`h264`, `hevc`); or `raw`.
         load: frames [a, b) as coded bytes each, of `raw` as (height, width, 3) uint8 RGB. Called late and often.
         is_key: (N,) bool, whether decoding can start at the frame; None where it can at each.
         rotation: degrees clockwise that a viewer must apply.
@@ -152,6 +152,17 @@ class Episode:
     licence: str = "unknown"
     findings: tuple[Finding, ...] = ()
     counted_hz: float = 0.0
+
+    @property
+    def clocks(self) -> list[Int64]:
+        """Times of every stream and camera that holds any."""
+        everything = (*self.streams.values(), *self.videos.values())
+        return [each.t_ns for each in everything if len(each.t_ns)]
+
+    @property
+    def length_s(self) -> float:
+        """Seconds from first to last time of the longest stream or camera."""
+        return max(((int(t[-1]) - int(t[0])) / 1e9 for t in self.clocks), default=0.0)
 
 
 @dataclass(frozen=True)

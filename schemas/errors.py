@@ -11,3 +11,8 @@ class UsageError(WamError):
 
 class DataError(WamError):
     """A log, shard or checkpoint is not what it should be."""
+
+
+def first_line(error: Exception) -> str:
+    """What a library's error says in its first line, or the error's name where it says nothing."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -78,7 +78,7 @@ def _of_recording(module, ref, embodiment: Embodiment | None, limits: Filters) -
         checked = _checks(episode, embodiment, limits)
         yield (
             [*(f for f in episode.findings if f.message not in {c.message for c in checked}), *checked],
-            _length_s(episode),
+            episode.length_s,
         )
 
 
@@ -101,8 +101,3 @@ def _drafted(source: Source, reader: str) -> Embodiment | None:
         return parse(Embodiment, yaml.safe_load(draft_embodiment(source, reader=reader)), "draft")
     except DataError:
         return None
-
-
-def _length_s(episode: Episode) -> float:
-    clocks = [s.t_ns for s in episode.streams.values()] + [v.t_ns for v in episode.videos.values()]
-    return max(((int(t[-1]) - int(t[0])) / 1e9 for t in clocks if len(t)), default=0.0)

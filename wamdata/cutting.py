@@ -119,7 +119,7 @@ def _stream(recording: Episode, name: str) -> Stream:
 
 def _pauses(recording: Episode, gap_s: float) -> list[Span]:
     """Where no stream and no camera says anything for longer than `gap_s`."""
-    times = np.unique(np.concatenate(_clocks(recording)))
+    times = np.unique(np.concatenate(recording.clocks))
     wide = np.flatnonzero(np.diff(times) > gap_s * 1e9)
     return [(int(times[at]) + 1, int(times[at + 1])) for at in wide]
 
@@ -161,16 +161,10 @@ def _pictures_part(pictures: Pictures, low: int, high: int) -> Pictures:
 
 
 def _extent(recording: Episode) -> Span:
-    clocks = _clocks(recording)
-    return min(int(t[0]) for t in clocks), max(int(t[-1]) for t in clocks) + 1
-
-
-def _clocks(recording: Episode) -> list[Int64]:
-    clocks = [s.t_ns for s in recording.streams.values()] + [v.t_ns for v in recording.videos.values()]
-    held = [t for t in clocks if len(t)]
-    if not held:
+    clocks = recording.clocks
+    if not clocks:
         raise DataError(f"{recording.key}: holds no messages. Drop it.")
-    return held
+    return min(int(t[0]) for t in clocks), max(int(t[-1]) for t in clocks) + 1
 
 
 def _words(rule: EpisodeCut) -> str:

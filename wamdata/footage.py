@@ -23,9 +23,7 @@ RAW_CRF = 16  # H.264 quality for raw pixels: about 45 dB on camera pictures, a 
 RAW_GOP = 24  # a window of training starts anywhere; see benchmarks of clip reading by distance of key frames
 TICKS = Fraction(1, 90_000)
 # FFmpeg's names of the readers that take bare pictures and packets.
-BARE_FORMAT = {
-    "mjpeg": "jpeg_pipe", "png": "png_pipe", "h264": "h264", "hevc": "hevc", "av1": "obu", "vp9": "ivf", "vp8": "ivf",
-}  # fmt: skip
+BARE_FORMAT = {"mjpeg": "jpeg_pipe", "png": "png_pipe", "h264": "h264", "hevc": "hevc"}
 
 
 def cut(footage: Footage, first: int, stop: int) -> tuple[bytes, int]:

@@ -82,12 +82,10 @@ def built(source: Source, reader: Reader, *, cache: str = CACHE, on_episode: Cal
 def _row(episode: Episode | None, *, key: str = "", problem: str = "") -> tuple:
     if episode is None:
         return key, 0, 0.0, "", 0, "unknown", "", 0, 0, problem
-    clocks = [s.t_ns for s in episode.streams.values()] + [v.t_ns for v in episode.videos.values()]
-    seconds = max(((int(t[-1]) - int(t[0])) / 1e9 for t in clocks if len(t)), default=0.0)
     return (
         episode.key,
         episode.rows[1] - episode.rows[0],
-        seconds,
+        episode.length_s,
         episode.texts[0].text if episode.texts else "",
         len(episode.texts),
         episode.outcome,

@@ -287,9 +287,8 @@ def _with_overrides(episode: Episode, part: Part) -> Episode:
         "findings": tuple(replace(f, message=place.without_place(f.message)) for f in episode.findings),
     }
     if recipe.task is not None:
-        clocks = [s.t_ns for s in episode.streams.values()] + [v.t_ns for v in episode.videos.values()]
-        stop = max((int(t[-1]) for t in clocks if len(t)), default=0) + 10**9
-        start = min((int(t[0]) for t in clocks if len(t)), default=0)
+        stop = max((int(t[-1]) for t in episode.clocks), default=0) + 10**9
+        start = min((int(t[0]) for t in episode.clocks), default=0)
         changes["texts"] = (Text(recipe.task, start, stop, "task", "--task"),)
     if recipe.licence is not None:
         changes["licence"] = recipe.licence

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
-from schemas.errors import DataError, UsageError
+from schemas.errors import DataError, UsageError, first_line
 
 CACHE = "~/.cache/wamkit/sources"
 PASSED_OVER = {".git", ".cache"}  # folders of version control and download caches
@@ -168,7 +168,7 @@ class Source:
             system.get_file(self._entry(name)["name"], str(partial))
         except Exception as error:  # every store has its own: botocore, gcsfs, aiohttp, huggingface
             partial.unlink(missing_ok=True)
-            raise DataError(f"{self.where(name)}: cannot be fetched ({_first_line(error)}). Try again.") from None
+            raise DataError(f"{self.where(name)}: cannot be fetched ({first_line(error)}). Try again.") from None
         if size and partial.stat().st_size != size:
             partial.unlink()
             raise DataError(f"{self.where(name)}: fetched short of its {size} bytes. Try again.")
@@ -184,7 +184,7 @@ def _opened(url: str) -> tuple[Any, str]:
     try:
         return fsspec.url_to_fs(url)
     except (ImportError, ValueError) as error:
-        raise UsageError(f"{url}: {_first_line(error)}. Install what it names, or give a local folder.") from None
+        raise UsageError(f"{url}: {first_line(error)}. Install what it names, or give a local folder.") from None
 
 
 @lru_cache(maxsize=64)
@@ -196,14 +196,10 @@ def _listed(url: str) -> dict[str, dict[str, Any]]:
     except FileNotFoundError:
         return {}
     except Exception as error:
-        raise UsageError(f"{url}: cannot be listed ({_first_line(error)}). Check the URL and your access.") from None
+        raise UsageError(f"{url}: cannot be listed ({first_line(error)}). Check the URL and your access.") from None
     below = {_relative(entry["name"], root): entry for entry in found.values()}
     return {name: entry for name, entry in below.items() if not PASSED_OVER & set(name.split("/"))}
 
 
 def _relative(name: str, root: str) -> str:
     return name.strip("/").removeprefix(root.strip("/")).strip("/")
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -1,7 +1,6 @@
 """One file per log format, and the choice among them. The contract is in `base.py`."""
 
 import importlib
-import importlib.util
 
 from schemas.errors import UsageError
 from wamdata.readers import hdf5, lerobot, rlds, video

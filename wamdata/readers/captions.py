@@ -16,6 +16,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from schemas.episode import Finding, Text
+from schemas.errors import first_line
 from wamdata.extras import need
 from wamdata.source import Source
 
@@ -44,7 +45,7 @@ def read_captions(source: Source, name: str, key: str, stop_ns: int) -> tuple[tu
         try:
             spans = _spans(sidecar, source.path(sidecar).read_text(encoding="utf-8-sig"), PurePosixPath(name).name)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            message = f"{where} is not a caption file ({_first_line(error)}). Mend it"
+            message = f"{where} is not a caption file ({first_line(error)}). Mend it"
             return (), [Finding("bad_caption", "warning", key, message)]
         if spans is None:
             continue  # a table that does not name this film
@@ -107,7 +108,3 @@ def _texts(spans: Spans, stop_ns: int) -> tuple[Text, ...]:
         if (plain := " ".join(text.split())) and 0 <= start < stop:
             texts.append(Text(plain, start, stop, "subtask" if start_s is not None else "task", ORIGIN))
     return tuple(texts)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

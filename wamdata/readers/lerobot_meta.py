@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.errors import DataError
+from schemas.errors import DataError, first_line
 from wamdata.readers.tree import LFS_ADVICE, is_lfs_pointer
 from wamdata.source import Source
 
@@ -252,7 +252,7 @@ def _table(path: Path, *, without: str | None = None) -> pa.Table:
             names = [n for n in file.schema_arrow.names if without is None or not n.startswith(without)]
             return file.read(columns=names)
     except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: not readable as parquet ({str(error).splitlines()[0]}). Copy it again.") from None
+        raise DataError(f"{path}: not readable as parquet ({first_line(error)}). Copy it again.") from None
 
 
 def _json_lines(path: Path) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from schemas.episode import Finding, Int64, Stream
-from schemas.errors import DataError
+from schemas.errors import DataError, first_line
 from wamdata.readers.lerobot_meta import column_names
 from wamdata.readers.tree import LFS_ADVICE, is_lfs_pointer
 
@@ -96,7 +96,7 @@ def read_column(path: Path, name: str, first: int, stop: int) -> list[Any]:
                     found += column.slice(low, high - low).to_pylist()
                 at += rows
     except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: {name} is not readable ({_first_line(error)}). {COPY_AGAIN}") from None
+        raise DataError(f"{path}: {name} is not readable ({first_line(error)}). {COPY_AGAIN}") from None
     if len(found) != stop - first:
         raise DataError(f"{path}: {name} has {at} rows, not {stop}. {COPY_AGAIN}")
     return found
@@ -126,7 +126,7 @@ def _table(path: Path, index: int | None) -> tuple[pa.Table, pa.Schema, int]:
     except FileNotFoundError:
         raise DataError(f"{path}: missing, so the episode has no rows. {COPY_AGAIN}") from None
     except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: not readable as parquet ({_first_line(error)}). {COPY_AGAIN}") from None
+        raise DataError(f"{path}: not readable as parquet ({first_line(error)}). {COPY_AGAIN}") from None
 
 
 def _row_groups(file: pq.ParquetFile, index: int) -> list[int]:
@@ -210,7 +210,3 @@ def _names(name: str, feature: dict[str, Any], width: int, key: str, findings: l
         findings.append(Finding("column_names", "warning", key, message))
         return ()
     return tuple(names)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or ["unreadable"])[0]

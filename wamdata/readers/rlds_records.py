@@ -3,22 +3,20 @@
 A TFRecord is, little-endian and without an index, again and again:
 
     u64 length | u32 masked crc32c of those 8 bytes | data | u32 masked crc32c of the data
-
-Checksums are checked where the package google_crc32c is installed, and taken on trust where it is not.
 """
 
 import os
 import struct
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from google_crc32c import value as crc32c
 
 from schemas.errors import DataError
 from wamdata.extras import need
 
 HEADER, FOOTER = 12, 4
 COPY_AGAIN = "Copy the file again."
-Crc = Callable[[bytes], int]
 
 
 def scan(path: Path) -> tuple[list[tuple[int, int]], str]:
@@ -26,13 +24,13 @@ def scan(path: Path) -> tuple[list[tuple[int, int]], str]:
 
     Reads the lengths alone and skips the data.
     """
-    crc, found, at = _crc32c(), [], 0
+    found, at = [], 0
     size = path.stat().st_size
     with path.open("rb", buffering=0) as file:
         while at < size:
             file.seek(at)
             header = file.read(HEADER)
-            reason, length = _length(header, size - at, crc)
+            reason, length = _length(header, size - at)
             if reason:
                 return found, f"{reason} at byte {at}"
             found.append((at + HEADER, length))
@@ -46,16 +44,15 @@ def read_record(path: Path, offset: int, length: int, where: str) -> bytes:
     Raises:
         DataError: the record is not there, or not what was written.
     """
-    crc = _crc32c()
     with _opened(path, where) as file:
         size = os.fstat(file.fileno()).st_size
         file.seek(offset - HEADER)
-        reason, found = _length(file.read(HEADER), size - offset + HEADER, crc)
+        reason, found = _length(file.read(HEADER), size - offset + HEADER)
         if reason or found != length:
             raise DataError(f"{where}: {reason or 'another record than when it was listed'}. {COPY_AGAIN}")
         data = _whole(file, length)
         footer = _whole(file, FOOTER)
-    if len(data) + len(footer) != length + FOOTER or (crc and struct.pack("<I", masked(crc(data))) != footer):
+    if len(data) + len(footer) != length + FOOTER or struct.pack("<I", masked(crc32c(data))) != footer:
         raise DataError(f"{where}: the checksum of its data does not agree with them. {COPY_AGAIN}")
     return data
 
@@ -95,12 +92,12 @@ def _array_reader(path: Path) -> Any:
         raise DataError(f"{path}: no ArrayRecord file ({reason}). {COPY_AGAIN}") from None
 
 
-def _length(header: bytes, left: int, crc: Crc | None) -> tuple[str, int]:
+def _length(header: bytes, left: int) -> tuple[str, int]:
     """What is wrong with the start of a record ("" for nothing), and its length."""
     if len(header) < HEADER:
         return "a record is cut off", 0
     length, stored = struct.unpack("<QI", header)
-    if crc and masked(crc(header[:8])) != stored:
+    if masked(crc32c(header[:8])) != stored:
         return "the length of a record does not agree with its checksum", 0
     if length > left - HEADER - FOOTER:
         return f"a record of {length} bytes is cut off", 0
@@ -123,11 +120,3 @@ def _whole(file: BinaryIO, size: int) -> bytes:
             break
         data += more
     return data
-
-
-def _crc32c() -> Crc | None:
-    try:
-        import google_crc32c
-    except ImportError:
-        return None
-    return google_crc32c.value

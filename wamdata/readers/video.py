@@ -54,8 +54,7 @@ def list_episodes(source: Source) -> Listing:
     known |= {*videos, *(n for s in sequences for n in s.names)}
     strays = [(_stray_kind(p), p) for p in files if p not in known and not is_description(p)]
     findings = stray_findings(strays, str(source))
-    if any(not s.is_timed for s in sequences):
-        untimed = sum(not s.is_timed for s in sequences)
+    if untimed := sum(not s.is_timed for s in sequences):
         message = f"{untimed} folders of pictures hold no times: set `native_hz` in the robot's file to their rate"
         findings.append(Finding("no_clock", "warning", str(source), message))
     return Listing(NAME, tuple(refs), tuple(findings), {"licence": licence})

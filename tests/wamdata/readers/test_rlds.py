@@ -3,7 +3,6 @@
 import json
 import shutil
 import struct
-import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -413,7 +412,6 @@ def test_a_cut_file_gives_the_records_before_the_cut(tmp_path: Path) -> None:
 
 
 def test_damage_is_found_by_checksum(tmp_path: Path) -> None:
-    pytest.importorskip("google_crc32c")
     root = Path(shutil.copytree(BRIDGE, tmp_path / "bridge"))
     file = root / BRIDGE_FILE
     content = bytearray(file.read_bytes())
@@ -427,12 +425,6 @@ def test_damage_is_found_by_checksum(tmp_path: Path) -> None:
     content[second] ^= 1  # the second record's length
     file.write_bytes(content)
     assert len(listed(root).episodes) == 1
-
-
-def test_without_the_checksum_package_all_else_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = first(BRIDGE)
-    monkeypatch.setitem(sys.modules, "google_crc32c", None)
-    assert first(BRIDGE).source_sha256 == wanted.source_sha256 and listed(BRIDGE).episodes == listed(BRIDGE).episodes
 
 
 def test_a_file_of_an_absurd_length_is_refused(tmp_path: Path) -> None:
