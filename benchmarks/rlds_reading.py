@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.episode import Pictures
-from wamdata.readers import rlds
+from wamdata.readers.rlds import reader as rlds
 from wamdata.source import Source
 
 ROOT = Path(__file__).resolve().parent.parent

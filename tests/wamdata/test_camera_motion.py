@@ -9,7 +9,7 @@ from robots import episode
 
 from schemas.episode import Episode, Pictures, Stream
 from wamdata.camera_motion import seat_of
-from wamdata.readers import video
+from wamdata.readers.video import reader as video
 from wamdata.source import Source
 
 HZ, ROWS = 10.0, 200

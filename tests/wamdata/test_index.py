@@ -7,8 +7,8 @@ import pytest
 
 from schemas.errors import UsageError
 from wamdata import index
-from wamdata.readers import lerobot
 from wamdata.readers.base import EpisodeRef
+from wamdata.readers.lerobot import reader as lerobot
 from wamdata.source import Source
 
 

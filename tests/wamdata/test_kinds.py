@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from wamdata.kinds import column_kind, component_kind
-from wamdata.readers import rlds
+from wamdata.readers.rlds import reader as rlds
 from wamdata.source import Source
 
 HZ = 20.0

@@ -1,10 +1,13 @@
-"""One file per log format, and the choice among them. The contract is in `base.py`."""
+"""One folder per log format, and the choice among them. The contract is in `base.py`, who keeps it in `reader.py`."""
 
 import importlib
 
 from schemas.errors import UsageError
-from wamdata.readers import hdf5, lerobot, rlds, video
 from wamdata.readers.base import Reader
+from wamdata.readers.hdf5 import reader as hdf5
+from wamdata.readers.lerobot import reader as lerobot
+from wamdata.readers.rlds import reader as rlds
+from wamdata.readers.video import reader as video
 from wamdata.source import Source
 
 # Asked in this order: a log may hold videos, a video holds no log.

@@ -20,9 +20,10 @@ from schemas.recipe import IngestRecipe
 from schemas.yaml_io import parse, write_yaml
 from wamdata.footage import frames
 from wamdata.ingest import ingest
-from wamdata.readers import detect_reader, hdf5
+from wamdata.readers import detect_reader
 from wamdata.readers.base import EpisodeRef
-from wamdata.readers.hdf5_pictures import without_padding
+from wamdata.readers.hdf5 import reader as hdf5
+from wamdata.readers.hdf5.pictures import without_padding
 from wamdata.readers.picture_header import header_of
 from wamdata.shards import read_clip, read_manifest
 from wamdata.source import Source

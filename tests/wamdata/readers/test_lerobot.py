@@ -16,8 +16,8 @@ from PIL import Image
 from schemas.episode import Episode, Finding, Pictures
 from schemas.errors import DataError
 from wamdata.footage import frames
-from wamdata.readers import lerobot
-from wamdata.readers.lerobot_meta import column_names, declared_size
+from wamdata.readers.lerobot import reader as lerobot
+from wamdata.readers.lerobot.meta import column_names, declared_size
 from wamdata.source import Source
 from wamdata.video import read_frames
 

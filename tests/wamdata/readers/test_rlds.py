@@ -31,10 +31,10 @@ from samples.rlds import (
 
 from schemas.episode import Episode, Pictures
 from schemas.errors import DataError, UsageError
-from wamdata.readers import rlds
 from wamdata.readers.base import Listing
-from wamdata.readers.rlds_example import decode_varints, parse_example
-from wamdata.readers.rlds_rates import known_rate_hz
+from wamdata.readers.rlds import reader as rlds
+from wamdata.readers.rlds.example import decode_varints, parse_example
+from wamdata.readers.rlds.rates import known_rate_hz
 from wamdata.source import Source
 
 BRIDGE = real_bridge(Path())

@@ -11,7 +11,9 @@ from samples import video as samples_of_video
 
 from schemas.errors import DataError, UsageError
 from wamdata.footage import frames
-from wamdata.readers import detect_reader, lerobot, video
+from wamdata.readers import detect_reader
+from wamdata.readers.lerobot import reader as lerobot
+from wamdata.readers.video import reader as video
 from wamdata.source import Source
 from wamdata.video_cut import cut_packets
 
@@ -121,7 +123,7 @@ def test_an_unknown_reader_lists_the_known_ones(droid_video: Path) -> None:
 def test_a_module_of_your_own_reads_what_no_reader_knows(
     tmp_path: Path, droid_video: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "my_tapes.py").write_text("from wamdata.readers.video import *\nNAME, VERSION = 'my_tapes', 7\n")
+    (tmp_path / "my_tapes.py").write_text("from wamdata.readers.video.reader import *\nNAME, VERSION = 'my_tapes', 7\n")
     (tmp_path / "lab").mkdir()
     (tmp_path / "lab/tapes.py").write_text("from my_tapes import *\n")
     monkeypatch.syspath_prepend(tmp_path)

@@ -12,9 +12,6 @@ from pathlib import Path, PurePosixPath
 from schemas.episode import Episode, Finding, Footage, Text, Video
 from schemas.errors import DataError
 from wamdata.readers.base import EpisodeRef, Listing, content_sha256
-from wamdata.readers.captions import read_captions, sidecars
-from wamdata.readers.picture_folders import SUFFIXES as PICTURES
-from wamdata.readers.picture_folders import Sequence, counted_hz, find_sequences, pictures_of
 from wamdata.readers.tree import (
     LFS_ADVICE,
     find_licence,
@@ -23,6 +20,9 @@ from wamdata.readers.tree import (
     sha256_of_file,
     stray_findings,
 )
+from wamdata.readers.video.captions import read_captions, sidecars
+from wamdata.readers.video.picture_folders import SUFFIXES as PICTURES
+from wamdata.readers.video.picture_folders import Sequence, counted_hz, find_sequences, pictures_of
 from wamdata.source import Source
 from wamdata.video import VideoInfo, probe
 

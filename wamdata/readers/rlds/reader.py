@@ -3,7 +3,7 @@
 A source is one version of a data set, `bridge_dataset/1.0.0`, or a folder with several below it. features.json says
 what a record holds; a record is an episode. An action belongs to the observation of its own step, so at the step that
 `is_last` marks there is none: that step's row is left out of all streams, its pictures and its text stay. RLDS has no
-clock: steps are counted at the rate known of the data set (`rlds_rates.py`), else at 10 Hz.
+clock: steps are counted at the rate known of the data set (`rates.py`), else at 10 Hz.
 
 Limits: depth, video inside a step and embeddings of language are left out. A record is read whole into memory, and its
 pictures again from the file when they are asked for. A remote file is fetched whole, though not for listing where
@@ -18,15 +18,15 @@ from pathlib import Path, PurePosixPath
 from schemas.episode import Episode, Finding
 from schemas.errors import DataError
 from wamdata.readers.base import UNKNOWN_HZ, EpisodeRef, Listing, content_sha256, counted
-from wamdata.readers.rlds_cameras import read_cameras
-from wamdata.readers.rlds_example import parse_example
-from wamdata.readers.rlds_features import FILE as FEATURES
-from wamdata.readers.rlds_features import Layout, load_layout
-from wamdata.readers.rlds_rates import known_rate_hz
-from wamdata.readers.rlds_records import count_array_records, read_array_record, read_record, read_span, scan
-from wamdata.readers.rlds_sets import INFO, RecordFile, RecordSet, find_sets, has_sets
-from wamdata.readers.rlds_steps import STEPS, Steps, count_steps, read_streams, zero_first_action
-from wamdata.readers.rlds_texts import outcome, paths, read_texts
+from wamdata.readers.rlds.cameras import read_cameras
+from wamdata.readers.rlds.example import parse_example
+from wamdata.readers.rlds.features import FILE as FEATURES
+from wamdata.readers.rlds.features import Layout, load_layout
+from wamdata.readers.rlds.rates import known_rate_hz
+from wamdata.readers.rlds.records import count_array_records, read_array_record, read_record, read_span, scan
+from wamdata.readers.rlds.sets import INFO, RecordFile, RecordSet, find_sets, has_sets
+from wamdata.readers.rlds.steps import STEPS, Steps, count_steps, read_streams, zero_first_action
+from wamdata.readers.rlds.texts import outcome, paths, read_texts
 from wamdata.readers.tree import LFS_ADVICE, find_licence, first_names, is_description, lfs_pointers, stray_findings
 from wamdata.source import Source
 

@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 
 from schemas.episode import Finding, Text
-from wamdata.readers.rlds_features import Layout, Leaf
-from wamdata.readers.rlds_steps import STEPS, Steps, is_spelt, read_values
+from wamdata.readers.rlds.features import Layout, Leaf
+from wamdata.readers.rlds.steps import STEPS, Steps, is_spelt, read_values
 from wamdata.source import Source
 
 WORDS = ("instruction", "natural_language", "task", "language_text")

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.episode import Finding
-from wamdata.readers.lerobot_meta import V2_DATA, V2_VIDEO, EpisodeMeta, Info
+from wamdata.readers.lerobot.meta import V2_DATA, V2_VIDEO, EpisodeMeta, Info
 from wamdata.readers.tree import first_names
 from wamdata.source import Source
 

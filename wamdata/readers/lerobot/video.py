@@ -8,7 +8,7 @@ import numpy as np
 
 from schemas.episode import Finding, Int64, Video
 from schemas.errors import DataError
-from wamdata.readers.lerobot_meta import Info, VideoPlace, declared_size
+from wamdata.readers.lerobot.meta import Info, VideoPlace, declared_size
 from wamdata.readers.tree import LFS_ADVICE, is_lfs_pointer
 from wamdata.source import Source
 from wamdata.video import VideoInfo, probe

@@ -16,7 +16,7 @@ import numpy as np
 from schemas.episode import Coded, Int64, Pictures
 from schemas.errors import DataError
 from schemas.hdf5_layout import CameraPlace
-from wamdata.readers.hdf5_file import find, kept, told
+from wamdata.readers.hdf5.file import find, kept, told
 from wamdata.readers.picture_header import JPEG, header_of
 
 JPEG_END, PNG_END = b"\xff\xd9", b"IEND\xaeB`\x82"

@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from schemas.errors import DataError
-from wamdata.readers.rlds_features import FILE as FEATURES
+from wamdata.readers.rlds.features import FILE as FEATURES
 from wamdata.readers.tree import LFS_ADVICE, is_lfs_pointer
 from wamdata.source import Source
 

@@ -15,9 +15,9 @@ from schemas.episode import Finding
 from schemas.errors import DataError
 from schemas.hdf5_layout import Hdf5Layout, Value
 from wamdata.readers.base import EpisodeRef, Listing
-from wamdata.readers.hdf5_file import datasets, find, first_of, groups, is_hdf5, look_up, opened, told
-from wamdata.readers.hdf5_layout import is_glob, matches, natural
-from wamdata.readers.hdf5_rows import declared_length, rate_hz
+from wamdata.readers.hdf5.file import datasets, find, first_of, groups, is_hdf5, look_up, opened, told
+from wamdata.readers.hdf5.layout import is_glob, matches, natural
+from wamdata.readers.hdf5.rows import declared_length, rate_hz
 from wamdata.readers.tree import find_licence, first_names, is_description, stray_findings
 from wamdata.source import Source
 

@@ -16,7 +16,7 @@ from schemas.episode import Finding, Int64, Stream
 from schemas.errors import DataError
 from schemas.hdf5_layout import Hdf5Layout, Value
 from wamdata.readers.base import UNKNOWN_HZ, counted
-from wamdata.readers.hdf5_file import find, first_of, is_whole, look_up
+from wamdata.readers.hdf5.file import find, first_of, is_whole, look_up
 from wamdata.readers.tree import first_names
 
 MAX_STREAM_BYTES = 4_000_000_000  # all streams of one episode, as float32

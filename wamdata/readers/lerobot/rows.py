@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from schemas.episode import Finding, Int64, Stream
 from schemas.errors import DataError, first_line
-from wamdata.readers.lerobot_meta import column_names
+from wamdata.readers.lerobot.meta import column_names
 from wamdata.readers.tree import LFS_ADVICE, is_lfs_pointer
 
 BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index")

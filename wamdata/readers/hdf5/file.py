@@ -20,7 +20,7 @@ import numpy as np
 from schemas.errors import DataError
 from schemas.hdf5_layout import Value
 from wamdata.extras import need
-from wamdata.readers.hdf5_layout import matches, natural
+from wamdata.readers.hdf5.layout import matches, natural
 from wamdata.readers.tree import LFS_ADVICE, is_lfs_pointer
 
 MAGIC = b"\x89HDF\r\n\x1a\n"

@@ -8,10 +8,10 @@ from schemas.episode import Episode, Finding, Footage, Int64, Text
 from schemas.errors import DataError
 from schemas.hdf5_layout import CameraPlace, Hdf5Layout
 from wamdata.readers.base import EpisodeRef, content_sha256
-from wamdata.readers.hdf5_file import datasets, find, first_of, is_whole, look_up
-from wamdata.readers.hdf5_layout import is_glob, matches, natural
-from wamdata.readers.hdf5_pictures import Look, look_at, pictures
-from wamdata.readers.hdf5_rows import MAX_ROWS, Rows, is_stream, read_rows, times_of, unwritten
+from wamdata.readers.hdf5.file import datasets, find, first_of, is_whole, look_up
+from wamdata.readers.hdf5.layout import is_glob, matches, natural
+from wamdata.readers.hdf5.pictures import Look, look_at, pictures
+from wamdata.readers.hdf5.rows import MAX_ROWS, Rows, is_stream, read_rows, times_of, unwritten
 from wamdata.readers.tree import first_names, sha256_of_file
 
 OUTCOMES: dict[str, Literal["success", "failure"]] = {

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from schemas.episode import Coded, Finding, Pictures
 from schemas.errors import DataError
 from wamdata.readers.picture_header import sniff
-from wamdata.readers.rlds_features import Leaf
-from wamdata.readers.rlds_steps import STEPS, Steps
+from wamdata.readers.rlds.features import Leaf
+from wamdata.readers.rlds.steps import STEPS, Steps
 
 Read = Callable[[int, int], bytes]  # bytes [start, stop) of a record's data
 

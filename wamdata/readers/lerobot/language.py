@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 from schemas.episode import Finding, Int64, Text
-from wamdata.readers.lerobot_rows import Rows, read_column
+from wamdata.readers.lerobot.rows import Rows, read_column
 
 PERSISTENT, EVENTS = "language_persistent", "language_events"
 INSTRUCTIONS = {"task": "task", "instruction": "task", "": "task", "subtask": "subtask"}

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from schemas.episode import Finding, Float32, Int64, Stream
 from schemas.errors import DataError
-from wamdata.readers.rlds_example import Example
-from wamdata.readers.rlds_features import Layout, Leaf
+from wamdata.readers.rlds.example import Example
+from wamdata.readers.rlds.features import Layout, Leaf
 
 STEPS = "steps/"
 MARKS = ("steps/is_first", "steps/is_last", "steps/is_terminal")  # what a step is, not what the robot does

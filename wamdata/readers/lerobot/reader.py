@@ -12,12 +12,12 @@ import numpy as np
 
 from schemas.episode import Episode, Finding, Text
 from wamdata.readers.base import EpisodeRef, Listing, content_sha256
-from wamdata.readers.lerobot_language import read_language
-from wamdata.readers.lerobot_meta import EpisodeMeta, Info, VideoPlace, layout, load_episodes, load_info, load_tasks
-from wamdata.readers.lerobot_mixes import where_they_lie
-from wamdata.readers.lerobot_pictures import read_pictures
-from wamdata.readers.lerobot_rows import Rows, read_rows
-from wamdata.readers.lerobot_video import read_cameras
+from wamdata.readers.lerobot.language import read_language
+from wamdata.readers.lerobot.meta import EpisodeMeta, Info, VideoPlace, layout, load_episodes, load_info, load_tasks
+from wamdata.readers.lerobot.mixes import where_they_lie
+from wamdata.readers.lerobot.pictures import read_pictures
+from wamdata.readers.lerobot.rows import Rows, read_rows
+from wamdata.readers.lerobot.video import read_cameras
 from wamdata.readers.tree import LFS_ADVICE, find_licence, first_names, is_description, lfs_pointers, stray_findings
 from wamdata.source import Source
 

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from schemas.episode import Coded, Finding, Pictures
 from schemas.errors import DataError
-from wamdata.readers.lerobot_rows import COPY_AGAIN, Rows, read_column
+from wamdata.readers.lerobot.rows import COPY_AGAIN, Rows, read_column
 from wamdata.readers.picture_header import sniff
 from wamdata.source import Source
 

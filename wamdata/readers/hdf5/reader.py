@@ -1,7 +1,7 @@
 """HDF5 logs: robomimic and MimicGen, LIBERO, ALOHA and mobile ALOHA, RoboMIND, and any other by a small YAML file.
 
 What differs between recorders is where things lie, so each is a record, `schemas.hdf5_layout.Hdf5Layout`: those that
-are known stand in `hdf5_layout.py`, and one of your own is the same record in YAML, given as `--reader my_rig.yaml`:
+are known stand in `layout.py`, and one of your own is the same record in YAML, given as `--reader my_rig.yaml`:
 
     schema: wamkit/hdf5_layout@1
     name: my_rig
@@ -28,10 +28,10 @@ from schemas.errors import DataError
 from schemas.hdf5_layout import Hdf5Layout
 from schemas.yaml_io import read_yaml
 from wamdata.readers.base import EpisodeRef, Listing
-from wamdata.readers.hdf5_episode import read_episode
-from wamdata.readers.hdf5_file import opened, told
-from wamdata.readers.hdf5_layout import BUILT_IN
-from wamdata.readers.hdf5_listing import fits_some, list_files
+from wamdata.readers.hdf5.episode import read_episode
+from wamdata.readers.hdf5.file import opened, told
+from wamdata.readers.hdf5.layout import BUILT_IN
+from wamdata.readers.hdf5.listing import fits_some, list_files
 from wamdata.source import Source
 
 NAME = "hdf5"

@@ -1,0 +1,1 @@
+"""HDF5 files; the reader is `reader.py`."""

@@ -1,0 +1,1 @@
+"""LeRobot data sets; the reader is `reader.py`."""

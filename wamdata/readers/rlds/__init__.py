@@ -1,0 +1,1 @@
+"""RLDS data sets, without tensorflow; the reader is `reader.py`."""

@@ -1,0 +1,1 @@
+"""Film without actions; the reader is `reader.py`."""
