@@ -209,10 +209,6 @@ class EpisodeCut(Record):
     def _one_rule(self) -> Self:
         if self.split_on is not None and (self.start is not None or self.stop is not None):
             raise ValueError("`split_on` and `start`/`stop` are two ways to cut episodes: give one")
-        for word in (self.start, self.stop):
-            value = (word or "").partition("=")[2]
-            if value and not re.fullmatch(r"-?\d+(\.\d+)?", value):
-                raise ValueError(f"{word!r}: wanted a stream, or stream=number")
         return self
 
 

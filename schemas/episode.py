@@ -131,10 +131,20 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Event:
+    """A word that a log holds at one time, such as `start`: by it a recording can be cut into episodes."""
+
+    name: str
+    t_ns: int
+    value: str
+
+
+@dataclass(frozen=True)
 class Episode:
     """One recording as logged: streams at their own rates, raw names, lazy video.
 
     Args:
+        events: in time, of any number of names.
         counted_hz: the rate at which rows were counted because the log holds no times; 0 where it does. The robot's
             `native_hz` takes its place when the episode is mapped.
     """
@@ -152,6 +162,7 @@ class Episode:
     licence: str = "unknown"
     findings: tuple[Finding, ...] = ()
     counted_hz: float = 0.0
+    events: tuple[Event, ...] = ()
 
     @property
     def clocks(self) -> list[Int64]:

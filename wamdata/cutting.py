@@ -1,7 +1,7 @@
 """Episodes out of a recording: a bag runs all morning, an episode is one try.
 
     episodes: {start: "/episode/start", stop: "/episode/stop"}   a message starts one, a message stops it
-    episodes: {start: "/event=1", stop: "/event=2"}              only messages of this value (their first column)
+    episodes: {start: "/event=go", stop: "/event=done"}          only messages of this word, or number in column one
     episodes: {split_on: "/episode_index"}                       a new one whenever the value changes
     episodes: {gap_s: 2.0}                                       a pause this long in every stream lies between two
 
@@ -50,13 +50,11 @@ def episode_spans(recording: Episode, rule: EpisodeCut) -> list[Span]:
     """
     first, last = _extent(recording)
     if rule.split_on is not None:
-        stream = _stream(recording, rule.split_on)
-        changes = np.flatnonzero((np.diff(stream.values, axis=0) != 0).any(axis=1)) + 1
-        edges = [int(stream.t_ns[0]), *(int(t) for t in stream.t_ns[changes]), last]
+        edges = [*_changes(recording, rule.split_on), last]
         spans = list(zip(edges[:-1], edges[1:], strict=True))
     elif rule.start is not None or rule.stop is not None:
-        starts = _events(recording, rule.start) if rule.start else None
-        stops = _events(recording, rule.stop) if rule.stop else None
+        starts = _messages(recording, rule.start) if rule.start else None
+        stops = _messages(recording, rule.stop) if rule.stop else None
         spans = _between(starts, stops, first, last)
     else:
         spans = [(first, last)]
@@ -83,6 +81,7 @@ def part_of(recording: Episode, span: Span, key: str) -> Episode:
         streams=streams,
         videos=videos,
         texts=texts,
+        events=tuple(e for e in recording.events if start <= e.t_ns < stop),
         rows=(0, rows),
         source_sha256=content_sha256(streams, texts, f"{recording.source_sha256} {start} {stop}".encode()),
     )
@@ -101,18 +100,34 @@ def _between(starts: Int64 | None, stops: Int64 | None, first: int, last: int) -
     return spans
 
 
-def _events(recording: Episode, word: str) -> Int64:
-    """Times of the messages of `STREAM` or `STREAM=VALUE`."""
+def _changes(recording: Episode, name: str) -> list[int]:
+    """Times at which a stream or a kind of event takes another value, from its first."""
+    events = [e for e in recording.events if e.name == name]
+    if events:
+        return [e.t_ns for at, e in enumerate(events) if at == 0 or e.value != events[at - 1].value]
+    stream = _stream(recording, name)
+    changes = np.flatnonzero((np.diff(stream.values, axis=0) != 0).any(axis=1)) + 1
+    return [int(stream.t_ns[0]), *(int(t) for t in stream.t_ns[changes])]
+
+
+def _messages(recording: Episode, word: str) -> Int64:
+    """Times of the messages of `NAME` or `NAME=VALUE`."""
     name, equals, value = word.partition("=")
+    events = [e for e in recording.events if e.name == name]
+    if events:
+        return np.array([e.t_ns for e in events if not equals or e.value == value], np.int64)
     stream = _stream(recording, name)
     if not equals:
         return stream.t_ns
-    return stream.t_ns[stream.values[:, 0] == np.float32(value)]
+    try:
+        return stream.t_ns[stream.values[:, 0] == np.float32(value)]
+    except ValueError:
+        raise DataError(f"{recording.key}: {name!r} holds numbers, `episodes` asks for {value!r}. Mend it.") from None
 
 
 def _stream(recording: Episode, name: str) -> Stream:
     if name not in recording.streams:
-        there = ", ".join(list(recording.streams)[:6]) or "none"
+        there = ", ".join(list(dict.fromkeys([*recording.streams, *(e.name for e in recording.events)]))[:6]) or "none"
         raise DataError(f"{recording.key}: `episodes` names stream {name!r}, the log has {there}. Mend it.")
     return recording.streams[name]
 

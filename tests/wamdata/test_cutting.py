@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from robots import episode
 
 from schemas.embodiment import EpisodeCut
-from schemas.episode import Episode, Pictures, Stream, Text, Video
+from schemas.episode import Episode, Event, Pictures, Stream, Text, Video
 from schemas.errors import DataError
 from wamdata.cutting import cut_recording, episode_spans
 
@@ -55,6 +55,20 @@ def test_a_value_picks_out_its_events() -> None:
     assert seconds(cut_recording(log, EpisodeCut(start="event=1", stop="event=2"))) == [(2.0, 3.9), (8.0, 8.9)]
 
 
+def test_words_pick_out_events_too() -> None:
+    said = [(2, "go"), (5, "done"), (10, "go"), (14, "failed"), (15, "done")]
+    log = replace(recording(), events=tuple(Event("/try", t * SECOND, word) for t, word in said))
+    parts = cut_recording(log, EpisodeCut(start="/try=go", stop="/try=done"))
+    assert seconds(parts) == [(2.0, 4.9), (10.0, 14.9)]
+    assert [e.value for e in parts[1].events] == ["go", "failed"]
+
+
+def test_a_change_of_word_starts_an_episode() -> None:
+    said = [(0, "cup"), (3, "cup"), (6, "plate"), (12, "cup")]
+    log = replace(recording(), events=tuple(Event("/task", t * SECOND, word) for t, word in said))
+    assert seconds(cut_recording(log, EpisodeCut(split_on="/task"))) == [(0.0, 5.9), (6.0, 11.9), (12.0, 19.9)]
+
+
 def test_a_start_without_a_stop_ends_at_the_next_start() -> None:
     log = recording(begin=[(2, 1), (10, 1)])
     assert seconds(cut_recording(log, EpisodeCut(start="begin"))) == [(2.0, 9.9), (10.0, 19.9)]
@@ -93,9 +107,11 @@ def test_a_rule_that_fits_nothing_says_so() -> None:
         cut_recording(recording(), EpisodeCut(start="begin"))
     with pytest.raises(DataError, match=r"no episode in it by start 'event=9'\. Mend `episodes`"):
         cut_recording(recording(event=[(1, 1)]), EpisodeCut(start="event=9"))
+    with pytest.raises(DataError, match="'event' holds numbers, `episodes` asks for 'go'"):
+        cut_recording(recording(event=[(1, 1)]), EpisodeCut(start="event=go"))
 
 
-@pytest.mark.parametrize("wrong", [{"split_on": "a", "start": "b"}, {"start": "a=b"}, {"gap_s": 0}])
+@pytest.mark.parametrize("wrong", [{"split_on": "a", "start": "b"}, {"gap_s": 0}])
 def test_rules_that_contradict_themselves_are_refused(wrong: dict) -> None:
     with pytest.raises(ValueError):
         EpisodeCut.model_validate(wrong)
