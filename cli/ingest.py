@@ -20,6 +20,10 @@ def ingest(
     where: Annotated[
         str | None, typer.Option(help='Only episodes for which this SQL condition holds: "seconds > 5".')
     ] = None,
+    labels: Annotated[
+        list[Path] | None,
+        typer.Option(help="Table (csv, xlsx, parquet) of words, outcome and use of episodes; several add up."),
+    ] = None,
     task: Annotated[str | None, typer.Option(help="Instruction for every episode, in place of the log's.")] = None,
     licence: Annotated[str | None, typer.Option(help="Licence of the data, in place of the source's.")] = None,
     keep_blank_text: Annotated[bool, typer.Option(help="Keep episodes without an instruction.")] = False,
@@ -48,6 +52,7 @@ def ingest(
         "reader": reader,
         "robot": _robot(robot, sources, out, reader=reader, yes=yes),
         "where": where,
+        "labels": tuple(str(path) for path in labels or ()),
         "task": task,
         "licence": licence,
         "max_clip_s": max_clip_s,

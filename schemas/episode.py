@@ -131,6 +131,15 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Use:
+    """A span and the losses it may feed at most: ("video", "action"), ("video",) or ("none",)."""
+
+    start_ns: int
+    stop_ns: int
+    losses: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Event:
     """A word that a log holds at one time, such as `start`: by it a recording can be cut into episodes."""
 
@@ -145,6 +154,8 @@ class Episode:
 
     Args:
         events: in time, of any number of names.
+        use: what curation says of spans; without any, all of it may be used.
+        quality, operator: as a label table has them.
         counted_hz: the rate at which rows were counted because the log holds no times; 0 where it does. The robot's
             `native_hz` takes its place when the episode is mapped.
     """
@@ -163,6 +174,9 @@ class Episode:
     findings: tuple[Finding, ...] = ()
     counted_hz: float = 0.0
     events: tuple[Event, ...] = ()
+    use: tuple[Use, ...] = ()
+    quality: str = "unknown"
+    operator: str = "unknown"
 
     @property
     def clocks(self) -> list[Int64]:

@@ -81,6 +81,8 @@ class ClipMeta(Record):
     streams: tuple[StreamMeta, ...]
     text: tuple[TextMeta, ...]
     outcome: str
+    quality: str = "unknown"
+    operator: str = "unknown"
     use: tuple[UseMeta, ...]
     findings: tuple[str, ...]
     session: str

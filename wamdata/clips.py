@@ -167,13 +167,9 @@ def cut_clip(trajectory: Trajectory, start: int, stop: int, *, prefix: str) -> C
         streams=tuple(_stream_meta(s, embodiment) for s in streams.values()) or (NO_STREAM,),
         text=tuple(_text_meta(t) for t in episode.texts if t.start_ns < stop_ns and t.stop_ns > first_ns) or (NO_TEXT,),
         outcome=episode.outcome,
-        use=(
-            UseMeta(
-                start_ns=first_ns,
-                stop_ns=stop_ns,
-                losses=("video",) if embodiment.is_action_free else ("video", "action"),
-            ),
-        ),
+        quality=episode.quality,
+        operator=episode.operator,
+        use=_use_of(episode, first_ns, stop_ns, ("video",) if embodiment.is_action_free else ("video", "action")),
         findings=tuple(f"{f.code}: {f.message}" for f in episode.findings) or ("none",),
         session=episode.session,
         licence=episode.licence,
@@ -278,6 +274,18 @@ def _stream_meta(stream: Stream, embodiment: Embodiment) -> StreamMeta:
         clock=embodiment.clock,
         lag_ms=0.0,
         columns=stream.columns or ("",),
+    )
+
+
+def _use_of(episode: Episode, first_ns: int, stop_ns: int, losses: tuple[str, ...]) -> tuple[UseMeta, ...]:
+    """What the span may teach: all of it `losses`, and what curation says of parts of it."""
+    inside = [u for u in episode.use if u.start_ns < stop_ns and u.stop_ns > first_ns]
+    return (
+        UseMeta(start_ns=first_ns, stop_ns=stop_ns, losses=losses),
+        *(
+            UseMeta(start_ns=max(u.start_ns, first_ns), stop_ns=min(u.stop_ns, stop_ns), losses=u.losses)
+            for u in inside
+        ),
     )
 
 

@@ -81,6 +81,11 @@ def part_of(recording: Episode, span: Span, key: str) -> Episode:
         streams=streams,
         videos=videos,
         texts=texts,
+        use=tuple(
+            replace(u, start_ns=max(u.start_ns, start), stop_ns=min(u.stop_ns, stop))
+            for u in recording.use
+            if u.start_ns < stop and u.stop_ns > start
+        ),
         events=tuple(e for e in recording.events if start <= e.t_ns < stop),
         rows=(0, rows),
         source_sha256=content_sha256(streams, texts, f"{recording.source_sha256} {start} {stop}".encode()),

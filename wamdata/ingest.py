@@ -29,10 +29,12 @@ from wamdata.executors import ExecutorName, run_parts
 from wamdata.filters import check_raw, check_trajectory
 from wamdata.fingerprint import source_fingerprint
 from wamdata.index import chosen
+from wamdata.labels import Labels, labelled, read_labels, why_dropped
 from wamdata.lock import locked
 from wamdata.mapping import map_episode, timed
 from wamdata.readers import detect_reader
 from wamdata.readers.base import EpisodeRef
+from wamdata.readers.tree import sha256_of_file
 from wamdata.shards import MANIFEST, ShardWriter, read_manifest
 from wamdata.source import Source
 from wamdata.split import assign_splits
@@ -50,6 +52,7 @@ class Part:
     prefix: str
     embodiment: Embodiment
     recipe: IngestRecipe
+    labels: Labels
     out: Path
 
 
@@ -77,6 +80,7 @@ class IngestState(Record):
     cameras: tuple[tuple[str, str], ...]
     sources: tuple[tuple[str, str], ...]
     readers: dict[str, int]
+    labels: tuple[str, ...] = ()
 
     def difference(self, other: "IngestState", *, complete: bool) -> str | None:
         """Which input differs, in words, or None.
@@ -89,6 +93,8 @@ class IngestState(Record):
             return "the robot's YAML"
         if self.recipe_sha256 != other.recipe_sha256:
             return "the recipe"
+        if self.labels != other.labels:
+            return "the labels"
         if self.sources != other.sources:
             same_names = [n for n, _ in self.sources] == [n for n, _ in other.sources]
             changed = [n for n, content in other.sources if (n, content) not in self.sources]
@@ -155,13 +161,14 @@ def ingest_state(recipe: IngestRecipe, embodiment: Embodiment) -> IngestState:
     places = [Source.at(s) for s in recipe.sources]
     sources = tuple((s.name, source_fingerprint(s)) for s in places)
     readers = {m.NAME: m.VERSION for m in (detect_reader(s, recipe.reader) for s in places)}
-    named = recipe.model_dump(mode="json", exclude={"sources", "robot"})
+    named = recipe.model_dump(mode="json", exclude={"sources", "robot", "labels"})
     return IngestState(
         recipe_sha256=sha256_of(named),
         embodiment_sha256=embodiment.digest(),
         cameras=tuple((c.key, c.source) for c in embodiment.model_cameras),
         sources=sources,
         readers=readers,
+        labels=tuple(sha256_of_file(Path(path)) for path in recipe.labels if Path(path).is_file()),
     )
 
 
@@ -169,7 +176,8 @@ def plan_parts(
     recipe: IngestRecipe, embodiment: Embodiment, out: Path
 ) -> tuple[list[Part], tuple[Finding, ...], tuple[str, ...]]:
     """The parts of an ingest, what the listings noticed, and the sources' licences."""
-    parts: list[Part] = []
+    chosen_refs: list[tuple[str, list[EpisodeRef]]] = []  # of each source, with its reader's name
+    listed: list[EpisodeRef] = []
     findings: list[Finding] = []
     licences: list[str] = []
     for source in map(Source.at, recipe.sources):
@@ -179,18 +187,25 @@ def plan_parts(
         licences.append(recipe.licence or listing.hints.get("licence", "unknown"))
         if not listing.episodes:
             raise DataError(f"{source}: read as {listing.reader}, but it lists no episode. Run `wam check {source}`.")
-        kept = listing.episodes
+        listed += listing.episodes
+        kept = list(listing.episodes)
         if recipe.where is not None:
             keys = chosen(source, reader, recipe.where)
-            kept = tuple(e for e in listing.episodes if e.key in keys)
+            kept = [e for e in listing.episodes if e.key in keys]
             message = f"{len(kept)} of {len(listing.episodes)} episodes chosen by {recipe.where!r}"
             findings.append(Finding("where", "info", source.name, message))
         if not kept:
             raise UsageError(f"--where {recipe.where!r}: holds for no episode of {source}. Mend the condition.")
-        prefix = re.sub(r"[^A-Za-z0-9]+", "-", source.name).strip("-").lower()
+        chosen_refs.append((reader.NAME, kept))
+    everyone = [ref for _, refs in chosen_refs for ref in refs]
+    labels = read_labels([Path(p) for p in recipe.labels], listed, everyone)
+    parts: list[Part] = []
+    for name, kept in chosen_refs:
+        prefix = re.sub(r"[^A-Za-z0-9]+", "-", kept[0].source.name).strip("-").lower()
         for at in range(0, len(kept), recipe.episodes_per_part):
-            refs = kept[at : at + recipe.episodes_per_part]
-            parts.append(Part(f"part-{len(parts):06d}", reader.NAME, refs, prefix, embodiment, recipe, out))
+            refs = tuple(kept[at : at + recipe.episodes_per_part])
+            theirs = labels.only(refs)
+            parts.append(Part(f"part-{len(parts):06d}", name, refs, prefix, embodiment, recipe, theirs, out))
     return parts, tuple(findings), tuple(dict.fromkeys(licences))
 
 
@@ -238,8 +253,14 @@ class Done:
 def _ingest_recording(reader, ref: EpisodeRef, part: Part, writer: ShardWriter) -> Done:
     """Add the clips of a recording's episodes to the writer, or say why not."""
     done = Done()
+    dropped = why_dropped(part.labels.of(ref))
+    if dropped is not None:
+        done.episodes = 1
+        done.reject(ref, ref.key, "dropped", dropped)
+        return done
     try:
         recording = _with_overrides(timed(reader.read(ref), part.embodiment), part)
+        recording = labelled(recording, part.labels.of(ref))
         episodes = cut_recording(recording, part.embodiment.episodes)
     except DataError as error:
         done.episodes = 1
@@ -409,7 +430,7 @@ def _refuse_other(out: Path, state: IngestState, recipe: IngestRecipe) -> None:
 def _changed_field(out: Path, recipe: IngestRecipe) -> str:
     before = read_yaml(out / RECIPE, IngestRecipe).as_dict()
     now = recipe.as_dict()
-    name = next((k for k in now if k not in ("sources", "robot") and now[k] != before.get(k)), None)
+    name = next((k for k in now if k not in ("sources", "robot", "labels") and now[k] != before.get(k)), None)
     return f" ({name}: {before.get(name)!r} is now {now[name]!r})" if name else ""
 
 
