@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from schemas.episode import Int64, freeze
 from schemas.errors import DataError
+from wamdata.packets import framing_of
 
 Source = Path | bytes
 
@@ -45,6 +46,8 @@ class VideoInfo:
         is_key: (N,) bool, whether decoding can start at the frame.
         average_fps: frames per second over the whole file; 0 for a single frame.
         has_open_gops: whether frames stand behind a key frame in the file that are shown before it.
+        sizes: (N,) bytes of each frame's packet.
+        damaged: (N,) bool, frames whose packet is not whole, and those behind it up to the next key frame.
     """
 
     codec: str
@@ -56,9 +59,11 @@ class VideoInfo:
     time_base: Fraction
     average_fps: float
     has_open_gops: bool
+    sizes: Int64
+    damaged: NDArray[np.bool_]
 
     def __post_init__(self) -> None:
-        freeze(self.pts_ns, self.is_key)
+        freeze(self.pts_ns, self.is_key, self.sizes, self.damaged)
 
     @property
     def num_frames(self) -> int:
@@ -72,7 +77,8 @@ def probe(source: Source) -> VideoInfo:
         DataError: not a video, no video stream, no frames, or packets cut off by the end of the file.
     """
     with open_video(source) as (container, stream):
-        shown: list[tuple[int, bool]] = []
+        shown: list[tuple[int, bool, int, bool]] = []
+        is_whole, damaged = framing_of(codec_name(stream), stream.codec_context.extradata), False
         packets, key_pts, has_open_gops = 0, 0, False
         try:
             for packet in container.demux(stream):
@@ -84,8 +90,10 @@ def probe(source: Source) -> VideoInfo:
                     raise DataError(f"{label(source)}: video packet {packets - 1} {what}. {BROKEN_FILE}")
                 key_pts = packet.pts if packet.is_keyframe else key_pts
                 has_open_gops |= packet.pts < key_pts
+                damaged &= not packet.is_keyframe
+                damaged |= is_whole is not None and not is_whole(memoryview(packet))
                 if not packet.is_discard:
-                    shown.append((packet.pts, packet.is_keyframe))
+                    shown.append((packet.pts, packet.is_keyframe, packet.size, damaged))
         except av.FFmpegError as error:
             raise DataError(
                 f"{label(source)}: cannot be read behind packet {packets} ({_why(error)}). {BROKEN_FILE}"
@@ -97,7 +105,7 @@ def probe(source: Source) -> VideoInfo:
                 f"{label(source)}: cut off: {packets} of {stream.frames} frames are in the file. {BROKEN_FILE}"
             )
         shown.sort()
-        pts_ns = np.array([to_ns(pts, stream.time_base) for pts, _ in shown], np.int64)
+        pts_ns = np.array([to_ns(pts, stream.time_base) for pts, *_ in shown], np.int64)
         if (np.diff(pts_ns) == 0).any():
             at_s = pts_ns[:-1][np.diff(pts_ns) == 0][0] / 1e9
             raise DataError(f"{label(source)}: two frames share the time {at_s:.3f} s. Mux the file anew.")
@@ -108,10 +116,12 @@ def probe(source: Source) -> VideoInfo:
             height=stream.height,
             rotation=_rotation(container, stream),
             pts_ns=pts_ns,
-            is_key=np.array([key for _, key in shown], np.bool_),
+            is_key=np.array([key for _, key, _, _ in shown], np.bool_),
             time_base=stream.time_base,
             average_fps=float((len(shown) - 1) / span) if span else 0.0,
             has_open_gops=has_open_gops,
+            sizes=np.array([size for _, _, size, _ in shown], np.int64),
+            damaged=np.array([bad for _, _, _, bad in shown], np.bool_),
         )
 
 
@@ -152,6 +162,30 @@ def read_frames(
     frames = _decode_with_decord(source, info, wanted) if backend == "decord" else None
     pictures = np.stack(list(as_rgb(frames or _decode(source, info, wanted), shape, rotate)))
     return pictures if np.array_equal(inverse, np.arange(len(wanted))) else pictures[inverse]
+
+
+def probe_whole(source: Source) -> VideoInfo:
+    """As `probe`, of a video of which every packet is whole.
+
+    Raises:
+        DataError: also where one is not; names the first frame.
+    """
+    info = probe(source)
+    refuse_damaged(info, 0, info.num_frames, label(source))
+    return info
+
+
+def refuse_damaged(info: VideoInfo, first: int, stop: int, where: str) -> None:
+    """Nothing, unless one of the frames [first, stop) lies in a packet that is not whole, or leans on one.
+
+    Raises:
+        DataError: names the first such frame, counted from `first`.
+    """
+    bad = np.flatnonzero(info.damaged[first:stop])
+    if len(bad):
+        raise DataError(
+            f"{where}: frame {bad[0]} of {stop - first} is damaged, and {len(bad) - 1} frames lean on it. {BROKEN_FILE}"
+        )
 
 
 @contextmanager

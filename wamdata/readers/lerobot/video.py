@@ -11,7 +11,7 @@ from schemas.errors import DataError
 from wamdata.readers.lerobot.meta import Info, VideoPlace, declared_size
 from wamdata.readers.tree import LFS_ADVICE, is_lfs_pointer
 from wamdata.source import Source
-from wamdata.video import VideoInfo, probe
+from wamdata.video import VideoInfo, probe, refuse_damaged
 
 SAME_RATE = 0.02  # a container's frame rate this close to the declared one is the same
 
@@ -63,6 +63,10 @@ def _video(source: Source, key: str, camera: str, place: VideoPlace, fps: float,
         span = f"{place.from_s:.3f} s to {place.to_s or 0:.3f} s"
         message = f"{camera}: {path} holds no frames of {span}, it ends at {info.pts_ns[-1] / 1e9:.3f} s. Copy it again"
         return Finding("corrupt_video", "warning", key, message)
+    try:
+        refuse_damaged(info, first, stop, str(path))
+    except DataError as error:
+        return Finding("corrupt_video", "warning", key, f"{camera}: {error}")
     return Video(
         path=path,
         t_ns=info.pts_ns[first:stop] - round((place.from_s or 0.0) * 1e9),

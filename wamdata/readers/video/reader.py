@@ -24,7 +24,7 @@ from wamdata.readers.video.captions import read_captions, sidecars
 from wamdata.readers.video.picture_folders import SUFFIXES as PICTURES
 from wamdata.readers.video.picture_folders import Sequence, counted_hz, find_sequences, pictures_of
 from wamdata.source import Source
-from wamdata.video import VideoInfo, probe
+from wamdata.video import VideoInfo, probe_whole
 
 NAME = "video"
 VERSION = 2
@@ -76,7 +76,7 @@ def _read_video(ref: EpisodeRef) -> Episode:
     path = ref.source.path(name)
     if is_lfs_pointer(path):
         raise DataError(f"{path}: a Git-LFS pointer, not the video itself. {LFS_ADVICE}")
-    info = probe(path)
+    info = probe_whole(path)
     t_ns = info.pts_ns - info.pts_ns[0]
     texts, findings = read_captions(_beside(ref.source), name, ref.key, int(t_ns[-1]) + _step(info))
     video = Video(path, t_ns, 0, info.codec, info.width, info.height, info.rotation)
