@@ -71,8 +71,8 @@ def test_the_damaged_frames_of_a_real_file_are_named() -> None:
 
 def test_damage_ends_at_the_next_key_frame(tmp_path: Path) -> None:
     content = bytearray(AV1.read_bytes())
-    victim = packets(AV1)[0][100]
-    at = content.find(victim)
+    with open_video(AV1) as (container, stream):
+        at = [p.pos for p in container.demux(stream) if p.size][100]
     content[at : at + 8] = b"\xff" * 8
     (tmp_path / "x.mp4").write_bytes(content)
     info = probe(tmp_path / "x.mp4")
