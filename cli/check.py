@@ -14,37 +14,78 @@ def check(
     reader: Annotated[
         str, typer.Option(help="Format of the logs, or your own module; default: told by content.")
     ] = "auto",
-    strict: Annotated[bool, typer.Option(help="Exit with 1 if any episode has an error.")] = False,
+    labels: Annotated[list[Path] | None, typer.Option(help="Label tables that ingest will be given.")] = None,
+    pixels: Annotated[bool, typer.Option(help="Look at a picture a second of each camera.")] = True,
+    fix_plan: Annotated[
+        Path | None, typer.Option(help="Write a label table (csv) that drops, trims or relabels; sources stay as is.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with pictures and plots.")] = None,
+    strict: Annotated[bool, typer.Option(help="Exit with 1 if anything is an error.")] = False,
     json: console.Json = False,
     quiet: console.Quiet = False,
 ) -> None:
-    """Read every episode's rows and video index and list what is wrong; writes nothing.
-
-    Not yet: pixel checks (freezes, black frames), drift, swapped cameras, a fix plan.
-    """
-    from wamdata.check import check_source
+    """Look at every episode and list what is wrong, what was measured, and what to do; the source is only read."""
+    from wamdata.doctor.check import check_source
+    from wamdata.labels import read_labels
     from wamdata.source import Source
 
+    page = _page(html)
     with console.progress("check", quiet=quiet or json) as bar:
         result = check_source(
-            Source.at(source), robot=robot, reader=reader, on_episode=lambda done, total: bar(done, total, "episodes")
+            Source.at(source),
+            robot=robot,
+            reader=reader,
+            labels=lambda refs: read_labels(labels or [], refs, refs),
+            looks=pixels,
+            on_episode=lambda done, total: bar(done, total, "episodes"),
+            on_seen=page.add if page else lambda seen: None,
         )
+    if page:
+        page.write(result)
+    if fix_plan:
+        _write_plan(fix_plan, result)
     if json:
-        console.as_json(
-            {
-                "source": result.source,
-                "reader": result.reader,
-                "episodes": result.episodes,
-                "usable": result.usable,
-                "clean": result.clean,
-                "minutes": result.minutes,
-                "findings": [vars(f) for f in result.findings],
-            }
-        )
+        console.as_json(_facts(result))
     else:
         _print(result)
+        if fix_plan:
+            console.out(f"fixes: {fix_plan} (look at it, then `wam ingest {source} --labels {fix_plan} ...`)")
+        if html:
+            console.out(f"page: {html}")
     if strict and result.worst == "error":
         raise typer.Exit(1)
+
+
+def _page(path: Path | None):
+    if path is None:
+        return None
+    from wamdata.doctor.page import Page
+
+    return Page(path)
+
+
+def _write_plan(path: Path, result) -> None:
+    from schemas.errors import UsageError
+    from schemas.files import write_atomic
+    from wamdata.doctor.fixes import fix_plan
+    from wamdata.label_table import write_table
+
+    if path.suffix != ".csv":
+        raise UsageError(f"--fix-plan {path}: is written as .csv. Name it so.")
+    write_atomic(path, write_table(fix_plan(result.keys, result.findings)))
+
+
+def _facts(result) -> dict:
+    return {
+        "source": result.source,
+        "reader": result.reader,
+        "robot": result.robot,
+        "episodes": result.episodes,
+        "usable": result.usable,
+        "clean": result.clean,
+        "minutes": result.minutes,
+        "findings": [vars(f) | {"numbers": dict(f.numbers)} for f in result.findings],
+    }
 
 
 def _print(result) -> None:

@@ -24,12 +24,21 @@ Severity = Literal["info", "warning", "error"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing noticed about a source: what (`code`), how bad, where, and what to do (`message`)."""
+    """One thing noticed about a source: what (`code`), how bad, where, and what to do (`message`).
+
+    Args:
+        span_s: the seconds of the episode that it is about, from its start; None for all of it.
+        numbers: what was measured, by name with its unit: `drift_ms`.
+        fix: the `use` that a label table would give the span to be rid of it; "" where no table helps.
+    """
 
     code: str
     severity: Severity
     where: str
     message: str
+    span_s: tuple[float, float] | None = None
+    numbers: tuple[tuple[str, float], ...] = ()
+    fix: Literal["", "video", "none", "drop"] = ""
 
 
 @dataclass(frozen=True)
@@ -131,7 +140,7 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Use:
+class UseSpan:
     """A span and the losses it may feed at most: ("video", "action"), ("video",) or ("none",)."""
 
     start_ns: int
@@ -174,7 +183,7 @@ class Episode:
     findings: tuple[Finding, ...] = ()
     counted_hz: float = 0.0
     events: tuple[Event, ...] = ()
-    use: tuple[Use, ...] = ()
+    use: tuple[UseSpan, ...] = ()
     quality: str = "unknown"
     operator: str = "unknown"
 

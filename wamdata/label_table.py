@@ -27,6 +27,7 @@ COLUMNS = (
 OUTCOMES = {"success": "success", "failure": "failure", "unknown": "unknown", "true": "success", "false": "failure",
             "1": "success", "0": "failure", "yes": "success", "no": "failure"}  # fmt: skip
 USES = ("both", "video", "none", "drop")
+TO_FILL_IN = "FILL IN"  # stands for an instruction that somebody has yet to write
 SUFFIXES = (".csv", ".parquet", ".xlsx")
 
 
@@ -146,5 +147,7 @@ def _check(label: Label) -> None:
         if name in label.values and label.values[name].lower() not in known:
             word = label.values[name]
             raise UsageError(f"{label.place}: {name} is {word!r}, wanted one of {', '.join(known)}. Mend it.")
+    if TO_FILL_IN in label.values.values():
+        raise UsageError(f"{label.place}: still says {TO_FILL_IN!r}. Write what is done there, or `drop` under `use`.")
     if label.use == "drop" and {"start_s", "end_s"} & label.values.keys():
         raise UsageError(f"{label.place}: `drop` leaves out whole episodes, `none` a span. Write none.")

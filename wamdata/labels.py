@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from schemas.episode import Episode, Text, Use
+from schemas.episode import Episode, Text, UseSpan
 from schemas.errors import DataError, UsageError
 from wamdata.label_table import OUTCOMES, Label, read_table
 from wamdata.readers.base import EpisodeRef
@@ -90,7 +90,7 @@ def labelled(episode: Episode, labels: Sequence[Label]) -> Episode:
         return episode
     start, stop = extent(episode)
     said: list[Text] = []
-    uses: list[Use] = []
+    uses: list[UseSpan] = []
     changes: dict[str, Any] = {}
     for label in labels:
         first, last = _span(label, start, stop)
@@ -98,7 +98,7 @@ def labelled(episode: Episode, labels: Sequence[Label]) -> Episode:
             if level in label.values:
                 said.append(Text(label.values[level], first, last, level, "labels"))
         if label.use in LOSSES:
-            uses.append(Use(first, last, LOSSES[label.use]))
+            uses.append(UseSpan(first, last, LOSSES[label.use]))
         if "outcome" in label.values:
             changes["outcome"] = OUTCOMES[label.values["outcome"].lower()]
         changes |= {name: label.values[name] for name in ("quality", "operator") if name in label.values}

@@ -6,10 +6,10 @@ A finding of severity `error` rejects the episode in `wam ingest`; `wam check` s
 from schemas.embodiment import Embodiment
 from schemas.episode import Episode, Finding, Trajectory
 from schemas.recipe import Filters
-from wamdata.filters import cameras, constant, duration, echo, finite, gaps, text
+from wamdata.filters import cameras, clocks, constant, duration, echo, finite, gaps, idle, jumps, ranges, text
 
-RAW_CHECKS = (cameras.check, text.check, gaps.check, duration.check)
-TRAJECTORY_CHECKS = (finite.check, echo.check, constant.check)
+RAW_CHECKS = (cameras.check, text.check, gaps.check, duration.check, clocks.check)
+TRAJECTORY_CHECKS = (finite.check, echo.check, constant.check, jumps.check, ranges.check, idle.check)
 
 
 def check_raw(episode: Episode, embodiment: Embodiment, limits: Filters) -> tuple[Finding, ...]:

@@ -24,6 +24,9 @@ def check(trajectory: Trajectory, limits: Filters) -> list[Finding]:
         for shift, what in ((0, "at the same row"), (1, "one row later")):
             pairs = action[: len(action) - shift], state[shift:]
             if np.abs(pairs[0] - pairs[1]).max() <= SAME:
-                message = f"action.{component.name} equals the state {what}: the label is an echo, not a command"
-                found.append(Finding("echo_label", "warning", trajectory.episode.key, message))
+                message = (
+                    f"action.{component.name} equals the state {what}: the label is an echo, not a command, and a "
+                    "policy can win by copying"
+                )
+                found.append(Finding("echo_label", "warning" if shift else "error", trajectory.episode.key, message))
     return found
