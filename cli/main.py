@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from cli import adapt, base, check, compare, doctor, eval, export, ingest, pack, plan, robot, shard, show
+from cli import adapt, base, check, compare, doctor, eval, export, ingest, pack, plan, review, robot, shard, show
 from schemas.errors import WamError
 
 app = typer.Typer(
@@ -16,6 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("check")(check.check)
+app.command("review")(review.review)
 app.add_typer(robot.app, name="robot")
 app.command("plan")(plan.plan)
 app.command("adapt")(adapt.adapt)
