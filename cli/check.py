@@ -16,6 +16,9 @@ def check(
     ] = "auto",
     labels: Annotated[list[Path] | None, typer.Option(help="Label tables that ingest will be given.")] = None,
     pixels: Annotated[bool, typer.Option(help="Look at a picture a second of each camera.")] = True,
+    offsets: Annotated[
+        bool, typer.Option(help="Measure how late each camera is against the rows; decodes some episodes whole.")
+    ] = False,
     fix_plan: Annotated[
         Path | None, typer.Option(help="Write a label table (csv) that drops, trims or relabels; sources stay as is.")
     ] = None,
@@ -37,6 +40,7 @@ def check(
             reader=reader,
             labels=lambda refs: read_labels(labels or [], refs, refs),
             looks=pixels,
+            offsets=offsets,
             on_episode=lambda done, total: bar(done, total, "episodes"),
             on_seen=page.add if page else lambda seen: None,
         )

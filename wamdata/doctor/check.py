@@ -18,7 +18,7 @@ from schemas.errors import DataError
 from schemas.recipe import Filters
 from schemas.yaml_io import parse
 from wamdata.cutting import cut_recording
-from wamdata.doctor import pixels
+from wamdata.doctor import offset, pixels
 from wamdata.doctor.across import Glance, average, check_across
 from wamdata.doctor.look import Look, look_at
 from wamdata.doctor.pooled import EPISODES, check_pooled
@@ -84,6 +84,7 @@ def check_source(
     limits: Filters | None = None,
     labels: Callable[[tuple[EpisodeRef, ...]], Labels] = lambda refs: Labels(),
     looks: bool = True,
+    offsets: bool = False,
     on_episode: Callable[[int, int], None] = lambda done, total: None,
     on_seen: Callable[[Seen], None] = lambda seen: None,
 ) -> CheckResult:
@@ -91,6 +92,7 @@ def check_source(
 
     Args:
         labels: what tables say of the listed episodes: those that they drop are passed over.
+        offsets: measure how late each camera is, which decodes every frame of some episodes.
         on_seen: called with each episode, which is not kept after that.
     """
     limits = limits or Filters()
@@ -122,6 +124,7 @@ def check_source(
     if flawed:  # others fit the robot's file: it is the episode that is amiss
         findings = [replace(f, fix="drop") if f.code == "unmappable" else f for f in findings]
     later = [*check_across(glances), *check_pooled(pool, source.name)]
+    later += _offsets(pool, source.name) if offsets else []
     for finding in later:
         if finding.severity != "info" and finding.where in flawed:
             flawed[finding.where] = True
@@ -176,6 +179,14 @@ def _of_episode(episode: Episode, embodiment: Embodiment | None, limits: Filters
             found.append(Finding("corrupt_video", "error", episode.key, f"{camera}: {error}", fix="drop"))
     found = list(dict.fromkeys(_with_fix(f) for f in found))
     return Seen(episode.key, episode.length_s, tuple(found), episode, trajectory if has_robot else None, seen)
+
+
+def _offsets(pool: list[Trajectory], where: str) -> Iterator[Finding]:
+    for camera in pool[0].embodiment.model_cameras if pool else ():
+        clocks = [t.episode.videos[camera.source].t_ns for t in pool if camera.source in t.episode.videos]
+        steps = [float(np.median(np.diff(t_ns))) / 1e6 for t_ns in clocks if len(t_ns) > 1]
+        if steps:
+            yield offset.finding(offset.measure(pool, camera.source), camera.source, float(np.median(steps)), where)
 
 
 def _short(finding: Finding, source: Source) -> Finding:

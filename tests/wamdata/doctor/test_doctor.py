@@ -303,6 +303,29 @@ def test_a_missing_instruction_waits_to_be_filled_in(tmp_path: Path) -> None:
         read_table(tmp_path / "fixes.csv")
 
 
+@pytest.mark.parametrize(("frames_late", "words"), [(0, None), (4, "200 ms"), (-3, "150 ms")])
+def test_a_late_camera_is_measured(frames_late: int, words: str | None, tmp_path: Path) -> None:
+    takes = [take(n, rows=240) for n in range(4)]
+    for one in takes:
+        for camera, pictures in one.pictures.items():
+            one.pictures[camera] = np.roll(pictures, frames_late, axis=0)
+    found = [f for f in doctor(tmp_path, takes, looks=False, offsets=True).findings if f.code == "video_offset"]
+    assert len(found) == 2
+    for finding in found:
+        late_ms = dict(finding.numbers)["late_ms"]
+        assert abs(late_ms - frames_late * 1e3 / HZ) < 20, finding.message
+        assert finding.severity == ("info" if words is None else "warning")
+
+
+def test_a_camera_that_sees_nothing_of_the_robot_gives_no_offset(tmp_path: Path) -> None:
+    takes = [take(n, rows=240) for n in range(4)]
+    for one in takes:
+        one.pictures["front"] = np.random.default_rng(0).integers(90, 140, one.pictures["front"].shape, np.uint8)
+    result = doctor(tmp_path, takes, looks=False, offsets=True)
+    found = next(f for f in result.findings if f.code == "video_offset" and "front" in f.message)
+    assert found.severity == "info" and "cannot be told" in found.message and not found.numbers
+
+
 def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
     page = Page(tmp_path / "check.html")
     result = doctor(tmp_path, spoiled(black), on_seen=page.add)
