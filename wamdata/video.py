@@ -199,6 +199,8 @@ def open_video(source: Source) -> Iterator[tuple[InputContainer, VideoStream]]:
         stream = container.streams.best("video")
         if stream is None:
             raise DataError(f"{label(source)}: holds no video stream. Take it out of the source.")
+        if stream.codec_context is None:  # FFmpeg knows no decoder for what the header says
+            raise DataError(f"{label(source)}: its codec is not known. {BROKEN_FILE}")
         yield container, stream
 
 

@@ -283,3 +283,11 @@ def test_encoding_is_deterministic_and_ready_for_a_browser() -> None:
     assert data.index(b"moov") < data.index(b"mdat")
     with av.open(io.BytesIO(data)) as container:
         assert container.streams.video[0].codec_context.pix_fmt == "yuv420p"
+
+
+def test_a_codec_that_nobody_knows_is_refused(tmp_path: Path, clips: dict[str, Path]) -> None:
+    content = clips["h264_gop_250"].read_bytes()
+    at = content.index(b"avc1", content.index(b"stsd"))
+    (tmp_path / "odd.mp4").write_bytes(content[:at] + b"zzz9" + content[at + 4 :])
+    with pytest.raises(DataError, match=r"odd\.mp4: its codec is not known"):
+        probe(tmp_path / "odd.mp4")

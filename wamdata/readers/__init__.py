@@ -3,15 +3,21 @@
 import importlib
 
 from schemas.errors import UsageError
+from wamdata.readers.agibot import reader as agibot
+from wamdata.readers.arrays import reader as arrays
 from wamdata.readers.base import Reader
+from wamdata.readers.droid import reader as droid
 from wamdata.readers.hdf5 import reader as hdf5
 from wamdata.readers.lerobot import reader as lerobot
+from wamdata.readers.mcap import reader as mcap
 from wamdata.readers.rlds import reader as rlds
+from wamdata.readers.rosbag import reader as rosbag
 from wamdata.readers.video import reader as video
+from wamdata.readers.zarr import reader as zarr
 from wamdata.source import Source
 
 # Asked in this order: a log may hold videos, a video holds no log.
-READERS: tuple[Reader, ...] = (lerobot, hdf5, rlds, video)
+READERS: tuple[Reader, ...] = (lerobot, hdf5, rlds, zarr, droid, agibot, mcap, rosbag, arrays, video)
 CONTRACT = ("NAME", "VERSION", "detect", "list_episodes", "read")
 
 

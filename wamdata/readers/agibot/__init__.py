@@ -1,0 +1,1 @@
+"""AgiBot World recordings; the reader is `reader.py`."""

@@ -1,0 +1,1 @@
+"""Plain numpy logs; the reader is `reader.py`."""

@@ -1,0 +1,1 @@
+"""Raw DROID recordings; the reader is `reader.py`."""

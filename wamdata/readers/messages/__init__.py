@@ -1,0 +1,1 @@
+"""What MCAP files and ROS bags share: topics of timed messages, and how they become streams, words and cameras."""
