@@ -84,7 +84,12 @@ class ToSI(Record):
 
 
 class Component(Record):
-    """A named slice of state or action with one meaning and one unit."""
+    """A named slice of state or action with one meaning and one unit.
+
+    Args:
+        ahead: rows of its stream by which it reads ahead, of an action alone: where a log holds no commands, the state
+            one row later may stand for them (UMI).
+    """
 
     name: str
     source: str = Field(alias="from")
@@ -94,6 +99,7 @@ class Component(Record):
     unit: str | tuple[str, ...] = "rad"
     to_si: ToSI | None = None
     columns: tuple[int, ...] | None = None
+    ahead: int = Field(default=0, ge=0, le=100)
     joints: tuple[str, ...] | None = None
     open: float | None = None
     closed: float | None = None
@@ -265,6 +271,9 @@ class Embodiment(Record):
     def _consistent(self) -> Self:
         if not _NAME.fullmatch(self.name):
             raise ValueError(f"embodiment name {self.name!r} holds only a-z, 0-9 and _")
+        reading_ahead = [c.name for c in self.state if c.ahead]
+        if reading_ahead:
+            raise ValueError(f"state.{reading_ahead[0]}: `ahead` is for actions: no robot knows its later state")
         for what, names in (
             ("camera", [c.key for c in self.cameras]),
             ("state component", [c.name for c in self.state]),

@@ -155,14 +155,19 @@ def _columns(
     valid = np.ones(len(grid_ns), bool)
     for component in components:
         stream = episode.streams[component.source]
-        raw = stream.values[:, column_indices(component, stream, where)]
+        t_ns, raw = stream.t_ns, stream.values[:, column_indices(component, stream, where)]
+        if component.ahead:
+            if len(t_ns) <= component.ahead:
+                raise DataError(f"{where}: {component.name} reads {component.ahead} rows ahead, there are {len(t_ns)}.")
+            t_ns, raw = t_ns[: -component.ahead], raw[component.ahead :]
+            valid &= grid_ns <= t_ns[-1]
         finite = np.isfinite(raw).all(axis=1)
-        valid &= finite[nearest(stream.t_ns, grid_ns)]
-        valid &= distance_ns(stream.t_ns, grid_ns) <= NEAR_ROWS * 1e9 / hz
+        valid &= finite[nearest(t_ns, grid_ns)]
+        valid &= distance_ns(t_ns, grid_ns) <= NEAR_ROWS * 1e9 / hz
         if not finite.any():
             raise DataError(f"{where}: {component.name} holds no finite value at all. Drop the episode.")
         mapped = to_mapped_units(component, raw[finite])
-        parts.append(resample_component(component, stream.t_ns[finite], mapped, grid_ns))
+        parts.append(resample_component(component, t_ns[finite], mapped, grid_ns))
     if not parts:
         return np.zeros((len(grid_ns), 0), np.float32), valid
     return np.ascontiguousarray(np.concatenate(parts, axis=1)), valid

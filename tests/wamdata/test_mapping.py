@@ -5,7 +5,7 @@ import pytest
 from robots import episode, robot
 
 from schemas.episode import Stream, Text
-from schemas.errors import DataError
+from schemas.errors import DataError, UsageError
 from wamdata.mapping import map_episode
 
 
@@ -101,3 +101,14 @@ def test_rows_without_times_run_at_the_robots_rate() -> None:
     mapped = map_episode(counted, robot())
     assert np.array_equal(mapped.t_ns, episode(rows=20).streams["state"].t_ns)
     assert mapped.episode.texts[0].stop_ns == 2 * 10**9 and mapped.episode.counted_hz == 10
+
+
+def test_commands_may_be_the_states_of_later_rows() -> None:
+    arm = {"name": "arm", "like": "state.arm", "from": "state", "ahead": 2}
+    mapped = map_episode(episode(rows=10), robot(action=[arm]))
+    assert np.array_equal(mapped.action[:8], mapped.state[2:, :2])
+    assert mapped.action_valid.tolist() == [True] * 8 + [False] * 2
+    with pytest.raises(DataError, match="arm reads 2 rows ahead, there are 2"):
+        map_episode(episode(rows=2), robot(action=[arm]))
+    with pytest.raises(UsageError, match=r"`ahead` is for actions"):
+        robot(state=[{"name": "arm", "unit": "deg", "from": "state", "columns": "0:2", "ahead": 1}], action=[])

@@ -15,7 +15,7 @@ def check(trajectory: Trajectory, limits: Filters) -> list[Finding]:
     for component in trajectory.embodiment.model_action:
         columns = range(start, start + component.width)
         start += component.width
-        if any(hold[c] < 0 for c in columns) or len(trajectory.t_ns) < 2:
+        if component.ahead or any(hold[c] < 0 for c in columns) or len(trajectory.t_ns) < 2:
             continue
         action = trajectory.action[:, list(columns)]
         state = trajectory.state[:, [hold[c] for c in columns]]

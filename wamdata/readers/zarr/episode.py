@@ -82,8 +82,8 @@ def _findings(
         found.append(Finding("count_mismatch", "warning", ref.key, message))
     if streams and not any("action" in name.lower() for name in streams):
         message = (
-            "no array of actions: UMI and its kin command the pose of the next row. `wam` does not shift poses yet: "
-            "write them as an array `action` first"
+            "no array of actions: UMI and its kin command the pose of the next row. Say so in the robot's file: "
+            "`from` the pose's array and `ahead: 1`"
         )
         found.append(Finding("no_actions", "info", ref.key, message))
     if not has_text:
