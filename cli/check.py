@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from cli import console
+from cli.ingest import refuse_open_questions
 
 
 def check(
@@ -23,6 +24,7 @@ def check(
         Path | None, typer.Option(help="Write a label table (csv) that drops, trims or relabels; sources stay as is.")
     ] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with pictures and plots.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Accept a robot file with open questions.")] = False,
     strict: Annotated[bool, typer.Option(help="Exit with 1 if anything is an error.")] = False,
     json: console.Json = False,
     quiet: console.Quiet = False,
@@ -32,6 +34,8 @@ def check(
     from wamdata.labels import read_labels
     from wamdata.source import Source
 
+    if robot:
+        refuse_open_questions(Path(robot), yes=yes)
     page = _page(html)
     with console.progress("check", quiet=quiet or json) as bar:
         result = check_source(

@@ -99,7 +99,12 @@ def drafted_robot(source: Path, path: Path, *, yes: bool, reader: str = "auto") 
     Raises:
         UsageError: the draft has open questions and `yes` was not given.
     """
+    import yaml
+
+    from schemas.embodiment import Embodiment
+    from schemas.errors import DataError
     from schemas.files import write_atomic
+    from schemas.yaml_io import parse
     from wamdata.draft import draft_embodiment
     from wamdata.readers import detect_reader
     from wamdata.source import Source
@@ -108,7 +113,13 @@ def drafted_robot(source: Path, path: Path, *, yes: bool, reader: str = "auto") 
     if detect_reader(logs, reader).NAME == "video":
         return "video_only"
     if not path.exists():
-        write_atomic(path, draft_embodiment(logs, reader=reader).encode())
+        text = draft_embodiment(logs, reader=reader)
+        if not parse(Embodiment, yaml.safe_load(text), "draft").cameras:
+            raise DataError(
+                f"{source}: no camera in the logs, and a world action model learns from pictures. Record one, or give "
+                "its films beside."
+            )
+        write_atomic(path, text.encode())
         console.note(f"robot drafted from the data: {path} (look at it; give --robot to use another)")
     refuse_open_questions(path, yes=yes)
     return str(path)

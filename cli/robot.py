@@ -21,9 +21,9 @@ def draft(
         str, typer.Option(help="Format of the logs, or your own module; default: told by content.")
     ] = "auto",
 ) -> None:
-    """Write a robot's YAML from its data, every guess with its reason.
+    """Write a robot's YAML from its data, every guess with its reason; what is uncertain is marked QUESTION.
 
-    Not yet: which end of a gripper is open, the lag between video and rows. What is uncertain is marked QUESTION.
+    How late a camera is against the rows, `wam check --offsets` measures.
     """
     from schemas.errors import UsageError
     from schemas.files import write_atomic
