@@ -5,6 +5,7 @@ costs each worker 1.6 s.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from wamdata.readers.tree import LFS_ADVICE, is_lfs_pointer
 
 BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 COPY_AGAIN = "Copy it again from where the set came from."
+EVERY = np.iinfo(np.int64)  # bounds of a row group that says none
 
 
 @dataclass(frozen=True)
@@ -107,34 +109,72 @@ def _table(path: Path, index: int | None) -> tuple[pa.Table, pa.Schema, int]:
     try:
         if is_lfs_pointer(path):
             raise DataError(f"{path}: a Git-LFS pointer, not the file itself. {LFS_ADVICE}")
-        with pq.ParquetFile(path) as file:
-            schema = file.schema_arrow
-            columns = [f.name for f in schema if f.name in BOOKKEEPING or _is_stream(f)]
-            if index is None:
-                return file.read(columns=columns), schema, 0
-            if "episode_index" not in schema.names:
-                raise DataError(f"{path}: no column `episode_index`, so episode {index} cannot be found. {COPY_AGAIN}")
-            groups = _row_groups(file, index)
-            table = file.read_row_groups(groups, columns=columns)
-            mine = np.flatnonzero(_numbers(table["episode_index"]) == index)
-            together = not groups or groups[-1] - groups[0] == len(groups) - 1
-            if len(mine) and (mine[-1] - mine[0] != len(mine) - 1 or not together):
-                raise DataError(f"{path}: the rows of episode {index} do not stand together. {COPY_AGAIN}")
-            before = sum(file.metadata.row_group(g).num_rows for g in range(groups[0] if groups else 0))
-            first = int(mine[0]) if len(mine) else 0
-            return table.slice(first, len(mine)), schema, before + first
+        stat = path.stat()
+        shape = _shape(path, stat.st_size, stat.st_mtime_ns)
+        schema = shape.schema
+        columns = tuple(f.name for f in schema if f.name in BOOKKEEPING or _is_stream(f))
+        if index is None:
+            with pq.ParquetFile(path, metadata=shape.metadata) as file:
+                return file.read(columns=list(columns)), schema, 0
+        if "episode_index" not in schema.names:
+            raise DataError(f"{path}: no column `episode_index`, so episode {index} cannot be found. {COPY_AGAIN}")
+        groups = shape.groups_of(index)
+        table = _groups(path, stat.st_size, stat.st_mtime_ns, groups, columns)
+        mine = np.flatnonzero(_numbers(table["episode_index"]) == index)
+        together = not groups or groups[-1] - groups[0] == len(groups) - 1
+        if len(mine) and (mine[-1] - mine[0] != len(mine) - 1 or not together):
+            raise DataError(f"{path}: the rows of episode {index} do not stand together. {COPY_AGAIN}")
+        before = int(shape.starts[groups[0]]) if groups else 0
+        first = int(mine[0]) if len(mine) else 0
+        return table.slice(first, len(mine)), schema, before + first
     except FileNotFoundError:
         raise DataError(f"{path}: missing, so the episode has no rows. {COPY_AGAIN}") from None
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{path}: not readable as parquet ({first_line(error)}). {COPY_AGAIN}") from None
 
 
-def _row_groups(file: pq.ParquetFile, index: int) -> list[int]:
-    """Row groups that may hold an episode's rows; new writers give each episode its own."""
-    paths = [file.metadata.schema.column(i).path for i in range(file.metadata.num_columns)]
-    column = paths.index("episode_index")
-    bounds = [file.metadata.row_group(g).column(column).statistics for g in range(file.num_row_groups)]
-    return [g for g, b in enumerate(bounds) if b is None or not b.has_min_max or b.min <= index <= b.max]
+@dataclass(frozen=True)
+class Shape:
+    """What a parquet file says of itself, which is read once: a shared file has hundreds of row groups and columns.
+
+    Args:
+        low, high: (groups,) the episodes that a row group may hold.
+        starts: (groups,) place of each group's first row.
+    """
+
+    metadata: pq.FileMetaData
+    schema: pa.Schema
+    low: Int64
+    high: Int64
+    starts: Int64
+
+    def groups_of(self, index: int) -> tuple[int, ...]:
+        return tuple(int(g) for g in np.flatnonzero((self.low <= index) & (index <= self.high)))
+
+
+@lru_cache(maxsize=4)
+def _shape(path: Path, size: int, mtime_ns: int) -> Shape:
+    """The shape of a file; a changed file is another key."""
+    with pq.ParquetFile(path) as file:
+        metadata, schema = file.metadata, file.schema_arrow
+    paths = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
+    column = paths.index("episode_index") if "episode_index" in paths else None
+    low, high, rows = [], [], []
+    for group in (metadata.row_group(g) for g in range(metadata.num_row_groups)):
+        bound = group.column(column).statistics if column is not None else None
+        is_known = bound is not None and bound.has_min_max
+        low.append(bound.min if is_known else EVERY.min)
+        high.append(bound.max if is_known else EVERY.max)
+        rows.append(group.num_rows)
+    starts = np.cumsum([0, *rows])[:-1].astype(np.int64)
+    return Shape(metadata, schema, np.array(low, np.int64), np.array(high, np.int64), starts)
+
+
+@lru_cache(maxsize=2)
+def _groups(path: Path, size: int, mtime_ns: int, groups: tuple[int, ...], columns: tuple[str, ...]) -> pa.Table:
+    """Row groups, decoded once for all the episodes that one of them holds."""
+    with pq.ParquetFile(path, metadata=_shape(path, size, mtime_ns).metadata) as file:
+        return file.read_row_groups(list(groups), columns=list(columns))
 
 
 def _is_stream(column: pa.Field) -> bool:
