@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from test_cli import refused, wam
+from commands import refused, wam
 
 from schemas.recipe import AdaptRecipe, IngestRecipe
 from schemas.yaml_io import read_yaml

@@ -1,23 +1,18 @@
-"""`wam base`: real processes on real files, without a network."""
+"""`wam base` on real files, without a network."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from commands import Ran, wam
 from dreamzero_checkpoints import write_released
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKENIZER = "umt5-xxl-tokenizer"
 
 
-def base(*words: object, home: Path) -> subprocess.CompletedProcess[str]:
-    ours = {"PYTHONPATH": str(ROOT), "COLUMNS": "150", "WAM_BASES": str(home), "HF_HUB_OFFLINE": "1"}
-    code = "from cli import main, base; main.app.add_typer(base.app, name='base'); main.main()"
-    command = [sys.executable, "-c", code, "base", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | ours)
+def base(*words: object, home: Path) -> Ran:
+    return wam("base", *words, env={"WAM_BASES": str(home), "HF_HUB_OFFLINE": "1"})
 
 
 def refused(*words: object, home: Path) -> str:

@@ -1,34 +1,24 @@
-"""The words a user types: real processes, real files, exit codes."""
+"""The words a user types: real files, exit codes, and where it matters real processes."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from commands import process, refused, wam
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def wam(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "150"}
-    command = [sys.executable, "-c", "from cli.main import main; main()", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=environment)
-
-
-def refused(*words: object) -> str:
-    """The one line with which a call is refused."""
-    ran = wam(*words)
-    assert ran.returncode == 2, (ran.returncode, ran.stdout, ran.stderr)
-    lines = [line for line in ran.stderr.splitlines() if not line.startswith("robot drafted")]
-    assert len(lines) == 1 and lines[0].startswith("wam: "), ran.stderr
-    return lines[0]
-
-
 COMMANDS = ("check", "base", "plan", "adapt", "ingest", "eval", "compare", "pack", "export", "show", "doctor")
 COMMANDS += ("robot", "shard")
+
+
+def test_a_process_of_its_own_ends_with_the_same_words_and_code(tmp_path: Path) -> None:
+    for words in (("check", tmp_path / "nowhere"), ("robot", "list")):
+        alone, here = process(*words), wam(*words)
+        assert (alone.returncode, alone.stdout, alone.stderr) == (here.returncode, here.stdout, here.stderr)
+    assert alone.returncode == 0 and "g1_inspire" in alone.stdout
 
 
 def test_every_command_explains_itself() -> None:

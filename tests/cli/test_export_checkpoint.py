@@ -1,17 +1,15 @@
 """`wam export --to` of DreamZero checkpoints from anywhere: a LoRA in three layouts, and what is refused."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from commands import refused
+from commands import wam as wam_whole
 from dreamzero_checkpoints import TINY, some_inputs, some_lora, write_both, write_released, write_wan
-from test_cli import refused
 from typer.testing import CliRunner, Result
 
 from adapt.backbones.dreamzero.channels import slots_as_dict
@@ -40,12 +38,6 @@ def wam(*words: object) -> Result:
         raise ran.exception
     assert ran.exit_code == 0, ran.output
     return ran
-
-
-def process(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from cli.main import main; main()", *map(str, words)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +198,7 @@ def test_a_component_relative_to_another_name_is_refused(base: Path, adapter: Pa
 
 def test_a_wrong_base_or_none_is_one_line_and_exit_code_2(base: Path, adapter: Path, tmp_path: Path) -> None:
     other = write_released(tmp_path / "other", dtype=torch.bfloat16)
-    ran = process("export", adapter, "--to", "dreamzero", "--base", other, "--out", tmp_path / "out")
+    ran = wam_whole("export", adapter, "--to", "dreamzero", "--base", other, "--out", tmp_path / "out")
     assert ran.returncode == 2 and ran.stdout == ""
     assert ran.stderr.startswith(f"wam: {other}: is not the base of {adapter}") and ran.stderr.count("\n") == 1
     for words, message in (
@@ -298,7 +290,7 @@ def test_channels_are_put_into_file_order_once_and_said_so(tmp_path: Path) -> No
     slots = slots_as_dict(slot_map(BASES["droid"], base=BASES["agibot"], overrides={"gripper": 20}))
     (tmp_path / "slots.json").write_text(json.dumps(slots))
     words = ("--base", base, "--slots", tmp_path / "slots.json")
-    ran = process("export", tmp_path / "dreamzero-lora", "--to", "peft", *words, "--out", tmp_path / "once")
+    ran = wam_whole("export", tmp_path / "dreamzero-lora", "--to", "peft", *words, "--out", tmp_path / "once")
     assert ran.returncode == 0 and "heads reordered" in ran.stderr, ran.stderr
     assert json.loads((tmp_path / "once" / "wamkit.json").read_text())["channels"] == "file order"
     again = refused("export", tmp_path / "once", "--to", "peft", *words, "--out", tmp_path / "twice")

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from commands import refused
 from dreamzero_checkpoints import RUNNABLE, write_runnable
-from test_cli import refused
 from typer.testing import CliRunner, Result
 
 from adapt.backbones.base import Latents

@@ -1,4 +1,4 @@
-"""`wam pack`: there and back in real processes."""
+"""`wam pack`: there and back."""
 
 import json
 import os
@@ -6,14 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from commands import Ran, wam
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def pack(*words: object) -> subprocess.CompletedProcess[str]:
-    code = "from cli import main, pack; main.app.command('pack')(pack.pack); main.main()"
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "150"}
-    command = [sys.executable, "-c", code, "pack", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+def pack(*words: object) -> Ran:
+    return wam("pack", *words)
 
 
 def refused(*words: object) -> str:

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from test_cli import refused, wam
+from commands import refused, wam
 
 
 def test_a_preview_shows_mosaic_prompt_slots_and_time_base(g1_shards: Path, tmp_path: Path) -> None:

@@ -1,12 +1,12 @@
 """`wam show CHECKPOINT`: what it is, what it lacks, what a server would stumble over."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from commands import wam
 from dreamzero_checkpoints import (
     TINY,
     change_file,
@@ -27,12 +27,6 @@ from adapt.backbones.dreamzero.load import checkpoint_fingerprint
 from adapt.backbones.dreamzero.names import MODEL, is_head
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def wam(*words: object) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "150"}
-    command = [sys.executable, "-c", "from cli.main import main; main()", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
 @pytest.fixture

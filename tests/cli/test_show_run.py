@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import ticks
+from commands import wam
 
 from adapt import stage
 from adapt.training.curves import CURVES, Curves, Point
@@ -30,12 +31,6 @@ FIRST = replace(
     wait_share=0.1,
     samples=4,
 )
-
-
-def wam(*words: object) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "150"}
-    command = [sys.executable, "-c", "from cli.main import main; main()", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
 def log(run: Path, ticks: list[Tick | str]) -> None:

@@ -31,9 +31,9 @@ def test_a_sample_gives_what_was_foretold(name: str, tmp_path: Path) -> None:
     before = tree_hash(source) if source.is_dir() else source.read_bytes()
     checked = wam("check", source, "--json", "--quiet")
     if wanted["reader"] == "none":
-        assert checked.code == 2 and wanted["ingest"] in checked.error
+        assert checked.returncode == 2 and wanted["ingest"] in checked.stderr
         return
-    facts = json.loads(checked.out)
+    facts = json.loads(checked.stdout)
     listed, readable = PARTS.get(name, (wanted["episodes"], wanted["read"]))
     unreadable = [f for f in facts["findings"] if f["code"] == "unreadable"]
     assert (facts["reader"], facts["episodes"], facts["episodes"] - len(unreadable)) == (
@@ -44,9 +44,9 @@ def test_a_sample_gives_what_was_foretold(name: str, tmp_path: Path) -> None:
     words = ("--out", tmp_path / "shards", "--executor", "local", "--yes", "--quiet", "--task", "do the task")
     ingested = wam("ingest", source, *words)
     if wanted["ingest"] == "clips":
-        assert drafted.code == 0 and ingested.code == 0, (drafted, ingested)
+        assert drafted.returncode == 0 and ingested.returncode == 0, (drafted, ingested)
         shown = wam("show", tmp_path / "shards")
-        assert shown.code == 0 and "clips" in shown.out
+        assert shown.returncode == 0 and "clips" in shown.stdout
     else:
-        assert ingested.code == 2 and wanted["ingest"] in ingested.error, ingested
+        assert ingested.returncode == 2 and wanted["ingest"] in ingested.stderr, ingested
     assert (tree_hash(source) if source.is_dir() else source.read_bytes()) == before
