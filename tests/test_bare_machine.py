@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 
 BLOCKER = """
@@ -31,6 +33,7 @@ def run_bare(code: str) -> str:
     return ran.stdout
 
 
+@pytest.mark.slow
 def test_every_module_of_dreamzero_and_the_loop_imports_on_a_bare_machine() -> None:
     modules = [
         str(f.relative_to(ROOT).with_suffix("")).replace("/", ".").removesuffix(".__init__")
@@ -49,6 +52,7 @@ def test_every_module_of_dreamzero_and_the_loop_imports_on_a_bare_machine() -> N
     assert run_bare(f"import importlib\nfor m in {modules!r}: importlib.import_module(m)\nprint('fine')") == "fine\n"
 
 
+@pytest.mark.slow
 def test_a_lora_step_and_a_decision_run_on_a_bare_machine() -> None:
     code = """
 import torch

@@ -101,6 +101,7 @@ def test_another_base_is_refused(made: Path, base: Path, tmp_path: Path) -> None
         load_adapter(made / "adapter/export")
 
 
+@pytest.mark.slow
 def test_encoding_on_first_use_trains_like_encoding_ahead(
     made: Path, base: Path, shards: Path, droid_shards: Path, tmp_path: Path
 ) -> None:
@@ -125,6 +126,7 @@ def test_its_cache_holds_what_that_formula_says(made: Path) -> None:
     assert sum(t.nbytes for t in encoded.values()) == DreamZeroCost(RUNNABLE).cached_bytes
 
 
+@pytest.mark.slow
 def test_an_earlier_adapter_is_gone_on_from_with_its_own_normalisation(
     made: Path, base: Path, shards: Path, droid_shards: Path, tmp_path: Path
 ) -> None:
@@ -145,6 +147,7 @@ def test_dreamzero_without_a_base_is_refused_in_one_line(shards: Path, droid_sha
         run(tmp_path / "none", settings)
 
 
+@pytest.mark.slow
 def test_replayed_robots_keep_their_own_numbers_and_forgetting_is_told(
     base: Path, shards: Path, tmp_path: Path
 ) -> None:
@@ -168,6 +171,7 @@ def test_replayed_robots_keep_their_own_numbers_and_forgetting_is_told(
     assert (told & ~used).any() and torch.equal(moving[used], still.batch([sample]).state[0][used])
 
 
+@pytest.mark.slow
 def test_video_alone_trains_dreamzero_and_gets_no_action_verdict(
     base: Path, droid_shards: Path, tmp_path: Path
 ) -> None:
