@@ -1,8 +1,9 @@
 """Many rates onto one clock.
 
-A stream is carried to a grid by a rule that fits its kind: straight lines for joints, grippers and
-velocities, the shorter great circle for quaternions, the latest value for discrete signals. A sample that
-already lies on the grid time is taken as it is, so a stream on its own clock comes back unchanged.
+A stream is carried to a grid by a rule that fits its kind: straight lines for joints, grippers and velocities, the
+shorter way round for angles that wrap, the shorter great circle for quaternions and rotation vectors, the latest value
+for discrete signals. A sample that already lies on the grid time is taken as it is, so a stream on its own clock comes
+back unchanged.
 """
 
 from typing import Literal
@@ -12,7 +13,7 @@ import numpy as np
 from schemas.episode import Float32, Int64
 from schemas.errors import DataError
 
-Rule = Literal["linear", "slerp_xyzw", "previous"]
+Rule = Literal["linear", "wrapped", "slerp_xyzw", "slerp_axis_angle", "previous"]
 
 
 def nearest(t_ns: Int64, grid_ns: Int64) -> Int64:
@@ -50,9 +51,38 @@ def resample(t_ns: Int64, values: Float32, grid_ns: Int64, *, rule: Rule = "line
     span = (t_ns[right] - t_ns[left]).astype(np.float64)
     part = ((grid_ns - t_ns[left]) / span).clip(0, 1)[:, None]
     a, b = values[left].astype(np.float64), values[right].astype(np.float64)
-    mixed = _slerp(a, b, part) if rule == "slerp_xyzw" else a + part * (b - a)
+    mixed = _MIXES[rule](a, b, part)
     exact = np.where(part == 0, a, np.where(part == 1, b, mixed))
     return exact.astype(np.float32)
+
+
+def _linear(a: np.ndarray, b: np.ndarray, part: np.ndarray) -> np.ndarray:
+    return a + part * (b - a)
+
+
+def _wrapped(a: np.ndarray, b: np.ndarray, part: np.ndarray) -> np.ndarray:
+    """Angles in radians along the shorter way round, within (-pi, pi] of where they started."""
+    return np.pi - (np.pi - (a + part * (np.pi - (np.pi - (b - a)) % (2 * np.pi)))) % (2 * np.pi)
+
+
+def _slerp_axis_angle(a: np.ndarray, b: np.ndarray, part: np.ndarray) -> np.ndarray:
+    """Rotation vectors (N, 3), whose length is the angle in radians, along the shorter great circle."""
+    return _to_axis_angle(_slerp(_to_xyzw(a), _to_xyzw(b), part))
+
+
+def _to_xyzw(vectors: np.ndarray) -> np.ndarray:
+    angle = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    small = angle < 1e-9
+    axis = vectors / np.where(small, 1.0, angle)
+    return np.concatenate([np.where(small, vectors / 2, axis * np.sin(angle / 2)), np.cos(angle / 2)], axis=-1)
+
+
+def _to_axis_angle(xyzw: np.ndarray) -> np.ndarray:
+    xyzw = np.where(xyzw[..., 3:] < 0, -xyzw, xyzw)
+    sine = np.linalg.norm(xyzw[..., :3], axis=-1, keepdims=True)
+    angle = 2 * np.arctan2(sine, xyzw[..., 3:])
+    small = sine < 1e-9
+    return np.where(small, 2 * xyzw[..., :3], xyzw[..., :3] / np.where(small, 1.0, sine) * angle)
 
 
 def _slerp(a: np.ndarray, b: np.ndarray, part: np.ndarray) -> np.ndarray:
@@ -65,3 +95,6 @@ def _slerp(a: np.ndarray, b: np.ndarray, part: np.ndarray) -> np.ndarray:
     safe = np.where(near, 1.0, sine)
     mixed = np.where(near, a + part * (b - a), (np.sin((1 - part) * angle) * a + np.sin(part * angle) * b) / safe)
     return mixed / np.linalg.norm(mixed, axis=-1, keepdims=True)
+
+
+_MIXES = {"linear": _linear, "wrapped": _wrapped, "slerp_xyzw": _slerp, "slerp_axis_angle": _slerp_axis_angle}

@@ -139,11 +139,17 @@ def resampling_rule(component: Component) -> Rule:
     return "previous" if component.kind == "discrete" else "linear"
 
 
+ROTATION_RULES: dict[str, Rule] = {
+    "quat_xyzw": "slerp_xyzw", "quat_wxyz": "slerp_xyzw", "axis_angle": "slerp_axis_angle", "euler_xyz": "wrapped",
+}  # fmt: skip
+
+
 def resample_component(component: Component, t_ns: Int64, values: Float32, grid_ns: Int64) -> Float32:
-    """A component's columns at new times; a pose's quaternion turns along the shorter arc."""
-    if component.kind == "pose" and component.rotation in ("quat_xyzw", "quat_wxyz"):
+    """A component's columns at new times; a pose's rotation turns along the shorter arc."""
+    rule = ROTATION_RULES.get(component.rotation or "") if component.kind == "pose" else None
+    if rule is not None:
         position = resample(t_ns, values[:, :3], grid_ns)
-        return np.concatenate([position, resample(t_ns, values[:, 3:], grid_ns, rule="slerp_xyzw")], axis=1)
+        return np.concatenate([position, resample(t_ns, values[:, 3:], grid_ns, rule=rule)], axis=1)
     return resample(t_ns, values, grid_ns, rule=resampling_rule(component))
 
 
