@@ -29,7 +29,10 @@ def check(
     json: console.Json = False,
     quiet: console.Quiet = False,
 ) -> None:
-    """Look at every episode and list what is wrong, what was measured, and what to do; the source is only read."""
+    """Look at every episode and list what is wrong, what was measured, and what to do; the source is only read.
+
+    Exits with 1 if no episode is usable.
+    """
     from wamdata.doctor.check import check_source
     from wamdata.labels import read_labels
     from wamdata.source import Source
@@ -60,7 +63,7 @@ def check(
             console.out(f"fixes: {fix_plan} (look at it, then `wam ingest {source} --labels {fix_plan} ...`)")
         if html:
             console.out(f"page: {html}")
-    if strict and result.worst == "error":
+    if not result.usable or (strict and result.worst == "error"):
         raise typer.Exit(1)
 
 

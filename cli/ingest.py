@@ -146,9 +146,6 @@ def refuse_open_questions(path: Path, *, yes: bool) -> None:
 
 def summary(manifest, out: Path) -> dict:
     """What an ingest made, JSON-ready."""
-    reasons: dict[str, list[str]] = {}
-    for reject in manifest.rejects:
-        reasons.setdefault(reject.reason, []).append(reject.episode)
     return {
         "out": str(out),
         "robot": manifest.embodiment.name,
@@ -159,7 +156,7 @@ def summary(manifest, out: Path) -> dict:
         "shards": len(manifest.shards),
         "bytes": sum(s.bytes for s in manifest.shards),
         "split": {part: len(manifest.split_keys(part)) for part in ("train", "val", "test")},
-        "rejects": reasons,
+        "rejects": rejects_by_reason(manifest),
         "findings": _count(f.code for f in manifest.findings),
         "licences": list(manifest.licences),
     }
@@ -173,14 +170,26 @@ def print_summary(manifest, out: Path) -> None:
         f"robot {facts['robot']}"
     )
     console.out("split: " + ", ".join(f"{n} {part}" for part, n in facts["split"].items()))
-    for reason, episodes in facts["rejects"].items():
-        first = next(r for r in manifest.rejects if r.reason == reason)
-        console.out(f"rejected {len(episodes)} ({reason}): {', '.join(episodes[:4])}{' ...' * (len(episodes) > 4)}")
-        console.out(f"  {first.detail}")
+    print_rejects(manifest)
     if facts["findings"]:
         console.out(
             "noticed: " + ", ".join(f"{n} {code}" for code, n in facts["findings"].items()) + " (see `wam show`)"
         )
+
+
+def print_rejects(manifest) -> None:
+    """Episodes that were left out, by reason, with the first one's own words."""
+    for reason, episodes in rejects_by_reason(manifest).items():
+        first = next(r for r in manifest.rejects if r.reason == reason)
+        console.out(f"rejected {len(episodes)} ({reason}): {', '.join(episodes[:4])}{' ...' * (len(episodes) > 4)}")
+        console.out(f"  {first.detail}")
+
+
+def rejects_by_reason(manifest) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for reject in manifest.rejects:
+        found.setdefault(reject.reason, []).append(reject.episode)
+    return found
 
 
 def _count(items) -> dict[str, int]:

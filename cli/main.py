@@ -4,7 +4,23 @@ import sys
 
 import typer
 
-from cli import adapt, base, check, compare, doctor, eval, export, ingest, pack, plan, review, robot, shard, show
+from cli import (
+    adapt,
+    base,
+    check,
+    compare,
+    curate,
+    doctor,
+    eval,
+    export,
+    ingest,
+    pack,
+    plan,
+    review,
+    robot,
+    shard,
+    show,
+)
 from schemas.errors import WamError
 
 app = typer.Typer(
@@ -16,6 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("check")(check.check)
+app.command("curate")(curate.curate)
 app.command("review")(review.review)
 app.add_typer(robot.app, name="robot")
 app.command("plan")(plan.plan)

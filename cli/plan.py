@@ -94,6 +94,7 @@ def print_plan(
         console.as_json(found.as_dict())
     else:
         _print(found)
+        _print_rejects(sources)
         _print_needs(recipe, base)
 
 
@@ -118,6 +119,14 @@ def _print(found) -> None:
     console.out(f"licences: {', '.join(found.licences) or 'none stated'}")
     for warning in found.warnings:
         console.out(f"note: {warning}")
+
+
+def _print_rejects(sources) -> None:
+    """Episodes that ingest left out, by reason; a folder that two parts share is told once."""
+    from cli.ingest import print_rejects
+
+    for clips in {c.folder: c for c in sources.values()}.values():
+        print_rejects(clips.manifest)
 
 
 def _print_needs(recipe, base: Path | None) -> None:

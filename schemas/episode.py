@@ -164,6 +164,7 @@ class Episode:
     Args:
         events: in time, of any number of names.
         use: what curation says of spans; without any, all of it may be used.
+        seams: times in ns, such as the cuts of a film, at which a clip ends and the next one begins.
         quality, operator: as a label table has them.
         counted_hz: the rate at which rows were counted because the log holds no times; 0 where it does. The robot's
             `native_hz` takes its place when the episode is mapped.
@@ -184,6 +185,7 @@ class Episode:
     counted_hz: float = 0.0
     events: tuple[Event, ...] = ()
     use: tuple[UseSpan, ...] = ()
+    seams: tuple[int, ...] = ()
     quality: str = "unknown"
     operator: str = "unknown"
 

@@ -94,11 +94,13 @@ def _handle(clip: Clip, camera: str) -> Video:
 
 
 def keep_spans(trajectory: Trajectory, limits: Filters, *, max_clip_s: float) -> list[tuple[int, int]]:
-    """Half-open row spans to keep: valid rows without a gap in rows or video, at most `max_clip_s` long each."""
+    """Half-open row spans to keep: valid rows without a gap in rows or video and without a seam, at most
+    `max_clip_s` long each."""
     rows = len(trajectory.t_ns)
     good = trajectory.state_valid & trajectory.action_valid
     cuts = np.zeros(rows + 1, bool)
     cuts[1:rows] = np.diff(trajectory.t_ns) > limits.max_gap_s * 1e9
+    cuts[np.searchsorted(trajectory.t_ns, np.array(trajectory.episode.seams, np.int64))] = True
     for video in _used_videos(trajectory):
         holes = np.flatnonzero(np.diff(video.t_ns) > limits.max_gap_s * 1e9)
         for hole in holes:
@@ -133,7 +135,7 @@ def cut_clip(trajectory: Trajectory, start: int, stop: int, *, prefix: str) -> C
     videos, pts_ns, cameras = {}, {}, {}
     for camera in embodiment.model_cameras:
         video = episode.videos[camera.source]
-        frames = _frame_span(video.t_ns, first_ns, stop_ns)
+        frames = _frame_span(video.t_ns, first_ns, stop_ns, _between_seams(episode.seams, t_ns))
         videos[camera.key], first_frame = cut(video, *frames)
         pts_ns[camera.key] = video.t_ns[frames[0] : frames[1]].copy()
         cameras[camera.key] = CameraMeta(
@@ -245,10 +247,18 @@ def _span(stream: Stream, first_ns: int, stop_ns: int, margin_ns: int) -> Stream
     return Stream(stream.name, stream.t_ns[keep].copy(), stream.values[keep].copy(), stream.columns)
 
 
-def _frame_span(pts_ns: Int64, first_ns: int, stop_ns: int) -> tuple[int, int]:
-    """Frames [a, b) that cover a span of time, one on each side included."""
-    first = max(int(np.searchsorted(pts_ns, first_ns, side="right")) - 1, 0)
-    stop = min(int(np.searchsorted(pts_ns, stop_ns, side="left")) + 1, len(pts_ns))
+def _between_seams(seams: tuple[int, ...], t_ns: Int64) -> tuple[int, int]:
+    """The last seam before the rows, and the first one behind them: frames beyond are of another shot."""
+    before = [s for s in seams if s <= t_ns[0]]
+    behind = [s for s in seams if s > t_ns[-1]]
+    return max(before, default=np.iinfo(np.int64).min), min(behind, default=np.iinfo(np.int64).max)
+
+
+def _frame_span(pts_ns: Int64, first_ns: int, stop_ns: int, within: tuple[int, int]) -> tuple[int, int]:
+    """Frames [a, b) that cover a span of time, one on each side included where it lies `within` [low, high)."""
+    low, high = (int(i) for i in np.searchsorted(pts_ns, within))
+    first = max(int(np.searchsorted(pts_ns, first_ns, side="right")) - 1, low)
+    stop = min(int(np.searchsorted(pts_ns, stop_ns, side="left")) + 1, high)
     if stop <= first:
         raise DataError(f"no video frame between {first_ns / 1e9:.2f} s and {stop_ns / 1e9:.2f} s. Drop the episode.")
     return first, stop

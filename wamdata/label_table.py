@@ -7,7 +7,8 @@
     episode_000009,12.0,,,,,,,none,operator left
     episode_000011,,,,,,,,drop,camera hung
 
-What the columns mean is told in `labels.py`. The same table is what `wam check --fix-plan` and `wam review` write.
+What the columns mean is told in `labels.py`. The same table is what `wam check --fix-plan`, `wam review` and
+`wam curate` write.
 """
 
 import csv
@@ -22,7 +23,8 @@ from schemas.errors import UsageError, first_line
 from wamdata.extras import need
 
 COLUMNS = (
-    "episode", "source", "start_s", "end_s", "task", "subtask", "outcome", "quality", "operator", "use", "reason",
+    "episode", "source", "start_s", "end_s", "shot", "task", "subtask", "outcome", "quality", "operator", "use",
+    "reason",
 )  # fmt: skip
 OUTCOMES = {"success": "success", "failure": "failure", "unknown": "unknown", "true": "success", "false": "failure",
             "1": "success", "0": "failure", "yes": "success", "no": "failure"}  # fmt: skip

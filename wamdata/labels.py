@@ -3,9 +3,10 @@
 `episode` is the reader's key, its number, or the file that the episode lies in; `source` beside it tells equal keys of
 two sources apart. Times are seconds from the episode's start; left out, they are its start and end. `task` and
 `subtask` stand over the log's own words where they hold. `use` is `both`, `video` (clumsy or failed tries teach what
-happens, not what to do), `none`, or `drop`, which leaves the episode out. What tables say adds up, and the strictest
-use holds. Every row must name an episode and every episode must have a row: a table that fits half of a source is a
-mistake more often than a wish. A recording that is cut into episodes is labelled before it is cut.
+happens, not what to do), `none`, or `drop`, which leaves the episode out. A row with a `shot`, by whatever name, is a
+span whose edges no clip crosses. What tables say adds up, and the strictest use holds. Every row must name an episode
+and every episode must have a row: a table that fits half of a source is a mistake more often than a wish. A recording
+that is cut into episodes is labelled before it is cut.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -91,6 +92,7 @@ def labelled(episode: Episode, labels: Sequence[Label]) -> Episode:
     start, stop = extent(episode)
     said: list[Text] = []
     uses: list[UseSpan] = []
+    seams: set[int] = set()
     changes: dict[str, Any] = {}
     for label in labels:
         first, last = _span(label, start, stop)
@@ -99,11 +101,14 @@ def labelled(episode: Episode, labels: Sequence[Label]) -> Episode:
                 said.append(Text(label.values[level], first, last, level, "labels"))
         if label.use in LOSSES:
             uses.append(UseSpan(first, last, LOSSES[label.use]))
+        if "shot" in label.values:
+            seams |= {first, last} - {start, stop}
         if "outcome" in label.values:
             changes["outcome"] = OUTCOMES[label.values["outcome"].lower()]
         changes |= {name: label.values[name] for name in ("quality", "operator") if name in label.values}
     kept = [t for t in episode.texts if not any(_covers(new, t) for new in said)]
-    return replace(episode, texts=(*kept, *said), use=(*episode.use, *uses), **changes)
+    seams |= set(episode.seams)
+    return replace(episode, texts=(*kept, *said), use=(*episode.use, *uses), seams=tuple(sorted(seams)), **changes)
 
 
 def extent(episode: Episode) -> tuple[int, int]:

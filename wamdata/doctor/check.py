@@ -123,6 +123,7 @@ def check_source(
         on_episode(done, len(refs))
     if flawed:  # others fit the robot's file: it is the episode that is amiss
         findings = [replace(f, fix="drop") if f.code == "unmappable" else f for f in findings]
+    findings = [*_pointers(findings, source.name), *findings]
     later = [*check_across(glances), *check_pooled(pool, source.name)]
     later += _offsets(pool, source.name) if offsets else []
     for finding in later:
@@ -179,6 +180,15 @@ def _of_episode(episode: Episode, embodiment: Embodiment | None, limits: Filters
             found.append(Finding("corrupt_video", "error", episode.key, f"{camera}: {error}", fix="drop"))
     found = list(dict.fromkeys(_with_fix(f) for f in found))
     return Seen(episode.key, episode.length_s, tuple(found), episode, trajectory if has_robot else None, seen)
+
+
+def _pointers(findings: list[Finding], where: str) -> list[Finding]:
+    """How many videos still lie with Git LFS, told once ahead of the episodes."""
+    count = len({(f.where, f.message) for f in findings if f.code == "lfs_pointer"})
+    if count < 2:
+        return []
+    message = f"{count} videos are Git-LFS pointers. Run `git lfs install && git lfs pull` in the source"
+    return [Finding("lfs_pointer", "error", where, message, None, (("files", float(count)),))]
 
 
 def _offsets(pool: list[Trajectory], where: str) -> Iterator[Finding]:

@@ -111,7 +111,10 @@ def _size(what: str, component: Component, columns: Float32, where: str) -> Iter
     reach = float(np.nanmax(np.abs(columns))) if np.isfinite(columns).any() else 0.0
     name = f"{what}.{component.name}"
     numbers = (("reach", reach),)
-    if set(component.units) == {"rad"} and reach > TURNS * 2 * np.pi:
+    if set(component.units) == {"tick"}:
+        message = f"{name} is in raw servo ticks, neither rad nor deg: give `to_si` if you know what a tick is worth"
+        yield Finding("raw_ticks", "info", where, message, None, numbers)
+    elif set(component.units) == {"rad"} and reach > TURNS * 2 * np.pi:
         whole = bool(np.all(columns == np.round(columns)))
         unit = "motor ticks: the values are whole numbers" if whole else "degrees"
         message = f"{name} reaches {reach:.4g} rad, {reach / (2 * np.pi):.1f} turns: it looks like {unit}. Mend `unit`"

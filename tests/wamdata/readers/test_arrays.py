@@ -250,3 +250,11 @@ def test_keys_and_order_of_names() -> None:
     assert keys_of({"a/b": "a/b", "a.b": "a.b", "a_b": "a_b"})["a/b"] == "a__b"
     assert len(set(keys_of({"a.b": "a.b", "a_b": "a_b"}).values())) == 2
     assert sorted(["im_10", "im_9", "im_1"], key=natural) == ["im_1", "im_9", "im_10"]
+
+
+def test_a_header_that_is_cut_inside_a_bracket_is_a_finding(tmp_path: Path) -> None:
+    place = folder(tmp_path / "e0", state=np.zeros((5, 3)), action=np.zeros((5, 3)))
+    file = next(place.rglob("state.npy"))
+    content = file.read_bytes()
+    file.write_bytes(content[:10] + content[10:128].replace(b"), }", b"    ") + content[128:])
+    assert "unread_arrays" in codes(only(tmp_path)) or any("state" in f for f in codes(only(tmp_path)).values())

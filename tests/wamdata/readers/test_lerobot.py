@@ -664,3 +664,24 @@ def test_a_licence_is_read_from_the_file_or_the_readme(two: Path, name: str, con
     (two / name).write_text(content)
     assert lerobot.list_episodes(Source.at(two)).hints["licence"] == licence
     assert read_one(two).licence == licence
+
+
+@pytest.mark.parametrize(
+    ("victim", "holds"), [("timestamp", "list"), ("task_index", "struct"), ("frame_index", "list")]
+)
+def test_a_column_of_numbers_that_holds_something_else_is_refused(
+    g1: Path, tmp_path: Path, victim: str, holds: str
+) -> None:
+    logs = Path(shutil.copytree(g1, tmp_path / "logs"))
+    path = logs / "data/chunk-000/episode_000002.parquet"
+    table = pq.ParquetFile(path).read()
+    rows = table.num_rows
+    odd = pa.array([[1.0, 2.0]] * rows) if holds == "list" else pa.array([{"bytes": b"x"}] * rows)
+    names = [n for n in table.column_names if n != "timestamp"] if victim == "frame_index" else table.column_names
+    table = table.select(names)
+    pq.write_table(table.set_column(table.column_names.index(victim), victim, odd), path)
+    ref = next(r for r in lerobot.list_episodes(Source.at(logs)).episodes if r.key == "episode_000002")
+    with pytest.raises(
+        DataError, match=r"episode_000002\.parquet: episode_000002 is not readable \(a column of numbers"
+    ):
+        lerobot.read(ref)

@@ -316,3 +316,15 @@ def test_a_remote_folder_is_fetched_chunk_by_chunk(tmp_path: Path) -> None:
     assert np.array_equal(frames(episode.videos["img"], [0, 8]), smooth(26, 1, 32, 32)[[0, 8]])
     fetched = {p.name for p in (tmp_path / "cache").rglob("img/*") if not p.name.startswith(".")}
     assert "0.0.0.0" in fetched and len(fetched) <= 3
+
+
+def test_a_chunk_that_declares_less_than_nothing_is_refused(tmp_path: Path) -> None:
+    place = made.SAMPLES["plain"](tmp_path)
+    chunk = next(p for p in sorted(place.rglob("data/qpos/*")) if p.name[0].isdigit())
+    content = bytearray(chunk.read_bytes())
+    content[4:8] = b"\xf0\xff\xff\xff"  # blosc's size of what is packed
+    chunk.write_bytes(content)
+    source = Source.at(place)
+    with pytest.raises(DataError, match="qpos"):
+        for ref in reader.list_episodes(source).episodes:
+            reader.read(ref)

@@ -7,6 +7,7 @@ kept, so that reading on in order decodes nothing twice.
 import contextlib
 import os
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -26,7 +27,7 @@ MAX_WHOLE_BYTES = 1_000_000_000  # of an array in Fortran's order, whose rows do
 PICKLED = "is pickled, and nothing is unpickled: that would run its code. Save it as plain numbers (`np.save`)"
 _BROKEN = (
     OSError, RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError, EOFError, SyntaxError,
-    struct.error, zlib.error, zipfile.BadZipFile,
+    struct.error, zlib.error, zipfile.BadZipFile, tokenize.TokenError,
 )  # fmt: skip
 
 

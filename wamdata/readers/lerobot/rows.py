@@ -58,6 +58,13 @@ def read_rows(path: Path, key: str, features: dict[str, dict[str, Any]], fps: fl
     Raises:
         DataError: the file is missing, a Git-LFS pointer or unreadable, has no such rows, or its time stands still.
     """
+    try:
+        return _read_rows(path, key, features, fps, index=index)
+    except pa.ArrowException as error:
+        raise DataError(f"{path}: {key} is not readable ({first_line(error)}). {COPY_AGAIN}") from None
+
+
+def _read_rows(path: Path, key: str, features: dict[str, dict[str, Any]], fps: float, *, index: int | None) -> Rows:
     table, schema, first = _table(path, index)
     if not table.num_rows:
         raise DataError(f"{path}: holds no rows of {key}. {COPY_AGAIN}")
@@ -209,6 +216,8 @@ def _numbers(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
     """A flat column; a missing number becomes NaN, or -1 among whole numbers."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     array = array.cast(pa.int8()) if pa.types.is_boolean(array.type) else array
+    if not (pa.types.is_integer(array.type) or pa.types.is_floating(array.type)):
+        raise pa.ArrowInvalid(f"a column of numbers holds {array.type}")
     if array.null_count:
         array = pc.fill_null(array, np.nan if pa.types.is_floating(array.type) else -1)
     return np.from_dlpack(array)

@@ -34,7 +34,7 @@ CODECS = IMAGE_CODECS | {
 # What zarr-python, numcodecs, imagecodecs and zipfile raise for a damaged store, here and there.
 _BROKEN = (
     OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError, MemoryError, EOFError,
-    struct.error, zlib.error, lzma.LZMAError, zipfile.BadZipFile,
+    struct.error, zlib.error, lzma.LZMAError, zipfile.BadZipFile, SystemError,
 )  # fmt: skip
 
 
