@@ -15,6 +15,9 @@ def check(
     reader: Annotated[
         str, typer.Option(help="Format of the logs, or your own module; default: told by content.")
     ] = "auto",
+    where: Annotated[
+        str | None, typer.Option(help='Only episodes for which this SQL condition holds: "seconds > 5".')
+    ] = None,
     labels: Annotated[list[Path] | None, typer.Option(help="Label tables that ingest will be given.")] = None,
     pixels: Annotated[bool, typer.Option(help="Look at a picture a second of each camera.")] = True,
     offsets: Annotated[
@@ -45,6 +48,7 @@ def check(
             Source.at(source),
             robot=robot,
             reader=reader,
+            where=where,
             labels=lambda refs: read_labels(labels or [], refs, refs),
             looks=pixels,
             offsets=offsets,

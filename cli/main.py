@@ -20,6 +20,7 @@ from cli import (
     robot,
     shard,
     show,
+    stats,
 )
 from schemas.errors import WamError
 
@@ -40,6 +41,7 @@ app.command("adapt")(adapt.adapt)
 app.add_typer(base.app, name="base")
 app.command("ingest")(ingest.ingest)
 app.add_typer(shard.app, name="shard")
+app.command("stats")(stats.stats)
 app.command("eval")(eval.evaluate)
 app.command("compare")(compare.compare)
 app.command("export")(export.export)

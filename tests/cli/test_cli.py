@@ -150,3 +150,21 @@ def test_a_truncated_parquet_and_a_truncated_mp4_cost_their_episodes_only(g1: Pa
     assert facts["rejects"]["unreadable"] == ["episode_000001"] and facts["rejects"]["corrupt_video"] == [
         "episode_000002"
     ]
+
+
+def test_stats_are_those_of_numpy_on_the_training_rows(g1_shards: Path, tmp_path: Path) -> None:
+    import numpy as np
+
+    from wamdata.shards import read_manifest, stream_clips
+
+    ran = wam("stats", g1_shards, "--chunk-s", "0.8", "--out", tmp_path / "s.json", "--json")
+    facts = json.loads(ran.stdout)
+    manifest = read_manifest(g1_shards)
+    state = np.concatenate([c.state for c in stream_clips(g1_shards, manifest, split="train")]).astype(np.float64)
+    assert np.allclose(facts["state"]["q99"], np.quantile(state, 0.99, axis=0), atol=1e-6)
+    assert np.allclose(facts["state"]["std"], state.std(axis=0), atol=1e-6) and len(facts["relative_step"]) == 24
+    near, far = (np.array(facts["relative_step"][n]["std"])[7:14].mean() for n in (0, 23))
+    assert far > 1.5 * near and json.loads((tmp_path / "s.json").read_text())["state"] == facts["state"]
+    told = wam("stats", g1_shards, "--chunk-s", "0.8", "--step", "23").stdout
+    assert "relative, step 23" in told and "kRightElbow" in told
+    assert "--step 24: a chunk has steps 0 to 23" in refused("stats", g1_shards, "--step", "24")

@@ -24,6 +24,7 @@ from wamdata.doctor.look import Look, look_at
 from wamdata.doctor.pooled import EPISODES, check_pooled
 from wamdata.draft import draft_embodiment
 from wamdata.filters import check_raw, check_trajectory
+from wamdata.index import chosen
 from wamdata.labels import Labels, labelled, why_dropped
 from wamdata.mapping import map_episode, timed
 from wamdata.readers import detect_reader
@@ -82,6 +83,7 @@ def check_source(
     robot: str | None = None,
     reader: str = "auto",
     limits: Filters | None = None,
+    where: str | None = None,
     labels: Callable[[tuple[EpisodeRef, ...]], Labels] = lambda refs: Labels(),
     looks: bool = True,
     offsets: bool = False,
@@ -91,6 +93,7 @@ def check_source(
     """Findings over all episodes; with no `robot` the one that `wam robot draft` would write is used.
 
     Args:
+        where: a condition in SQL over the source's index; other episodes are passed over.
         labels: what tables say of the listed episodes: those that they drop are passed over.
         offsets: measure how late each camera is, which decodes every frame of some episodes.
         on_seen: called with each episode, which is not kept after that.
@@ -100,7 +103,8 @@ def check_source(
     listing = module.list_episodes(source)
     embodiment = load_embodiment(robot) if robot else _drafted(source, reader)
     said = labels(listing.episodes)
-    refs = [ref for ref in listing.episodes if why_dropped(said.of(ref)) is None]
+    keys = chosen(source, module, where) if where is not None else {ref.key for ref in listing.episodes}
+    refs = [ref for ref in listing.episodes if ref.key in keys and why_dropped(said.of(ref)) is None]
     every = max(1, -(-len(refs) // EPISODES))
     findings: list[Finding] = []
     glances: list[Glance] = []

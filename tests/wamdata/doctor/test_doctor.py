@@ -342,3 +342,10 @@ def test_names_from_logs_are_escaped_in_the_page(tmp_path: Path) -> None:
     page = Page(tmp_path / "check.html")
     page.write(doctor(tmp_path, takes, on_seen=page.add))
     assert "<script" not in (tmp_path / "check.html").read_text()
+
+
+def test_only_chosen_episodes_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    takes = [take(0), take(1, rows=60), take(2)]
+    result = doctor(tmp_path, takes, where="rows < 100", looks=False)
+    assert (result.episodes, result.keys) == (1, ("episode_000001",))
