@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -164,14 +165,25 @@ def read_frames(
     return pictures if np.array_equal(inverse, np.arange(len(wanted))) else pictures[inverse]
 
 
-def probe_whole(source: Source) -> VideoInfo:
+def probe_once(path: Path) -> VideoInfo:
+    """`probe`, once per file and process: episodes may share one. A changed file is probed again."""
+    stat = path.stat()
+    return _probe_once(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def _probe_once(path: Path, size: int, mtime_ns: int) -> VideoInfo:
+    return probe(path)
+
+
+def probe_whole(path: Path) -> VideoInfo:
     """As `probe`, of a video of which every packet is whole.
 
     Raises:
         DataError: also where one is not; names the first frame.
     """
-    info = probe(source)
-    refuse_damaged(info, 0, info.num_frames, label(source))
+    info = probe_once(path)
+    refuse_damaged(info, 0, info.num_frames, str(path))
     return info
 
 

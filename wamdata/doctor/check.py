@@ -172,8 +172,8 @@ def _of_episode(episode: Episode, embodiment: Embodiment | None, limits: Filters
             checked += check_trajectory(trajectory, limits)
         except DataError as error:
             checked.append(Finding("unmappable", "error", episode.key, str(error)))
-    told = {f.message for f in checked}
-    found = [*(f for f in episode.findings if f.message not in told), *checked]
+    told = {f.message for f in checked} | {f.code for f in checked if f.code == "blank_text"}
+    found = [*(f for f in episode.findings if not {f.message, f.code} & told), *checked]
     has_robot = trajectory is not None and trajectory.state.shape[1] > 0
     seen: dict[str, Look] = {}
     for camera, footage in episode.videos.items() if looks else ():

@@ -10,5 +10,5 @@ def check(episode: Episode, embodiment: Embodiment, limits: Filters) -> list[Fin
         return []
     keep = limits.blank_text == "keep" or embodiment.is_action_free
     severity = "warning" if keep else "error"
-    advice = 'Give one with --task "what is done" (--video-task for films beside play data)'
+    advice = 'Give one with --task "what is done", or a table with `wam ingest --labels` (--video-task for films)'
     return [Finding("blank_text", severity, episode.key, f"no instruction. {advice}")]

@@ -1,8 +1,6 @@
 """The cameras of one LeRobot episode: which frames of which file, on the clock of the rows."""
 
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 
@@ -11,7 +9,7 @@ from schemas.errors import DataError
 from wamdata.readers.lerobot.meta import Info, VideoPlace, declared_size
 from wamdata.readers.tree import LFS_ADVICE, is_lfs_pointer
 from wamdata.source import Source
-from wamdata.video import VideoInfo, probe, refuse_damaged
+from wamdata.video import VideoInfo, probe_once, refuse_damaged
 
 SAME_RATE = 0.02  # a container's frame rate this close to the declared one is the same
 
@@ -54,8 +52,7 @@ def _video(source: Source, key: str, camera: str, place: VideoPlace, fps: float,
     if is_lfs_pointer(path):
         return Finding("lfs_pointer", "warning", key, f"{camera}: {path} is a Git-LFS pointer. {LFS_ADVICE}")
     try:
-        stat = path.stat()
-        info = _probe(path, stat.st_size, stat.st_mtime_ns)
+        info = probe_once(path)
     except DataError as error:
         return Finding("corrupt_video", "warning", key, f"{camera}: {error}")
     first, stop = _span(info, place, fps, rows)
@@ -76,12 +73,6 @@ def _video(source: Source, key: str, camera: str, place: VideoPlace, fps: float,
         height=info.height,
         rotation=info.rotation,
     )
-
-
-@lru_cache(maxsize=16)
-def _probe(path: Path, size: int, mtime_ns: int) -> VideoInfo:
-    """`probe`, once per file: in v3 hundreds of episodes share one. A changed file is another key."""
-    return probe(path)
 
 
 def _span(info: VideoInfo, place: VideoPlace, fps: float, rows: int) -> tuple[int, int]:
