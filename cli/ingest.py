@@ -24,6 +24,9 @@ def ingest(
         list[Path] | None,
         typer.Option(help="Table (csv, xlsx, parquet) of words, outcome and use of episodes; several add up."),
     ] = None,
+    keep_ranges: Annotated[
+        Path | None, typer.Option(help="Published ranges of rows worth learning from (openpi's JSON for DROID).")
+    ] = None,
     task: Annotated[str | None, typer.Option(help="Instruction for every episode, in place of the log's.")] = None,
     licence: Annotated[str | None, typer.Option(help="Licence of the data, in place of the source's.")] = None,
     keep_blank_text: Annotated[bool, typer.Option(help="Keep episodes without an instruction.")] = False,
@@ -52,6 +55,7 @@ def ingest(
         "reader": reader,
         "robot": _robot(robot, sources, out, reader=reader, yes=yes),
         "where": where,
+        "keep_ranges": str(keep_ranges) if keep_ranges else None,
         "labels": tuple(str(path) for path in labels or ()),
         "task": task,
         "licence": licence,

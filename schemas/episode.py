@@ -165,6 +165,7 @@ class Episode:
         events: in time, of any number of names.
         use: what curation says of spans; without any, all of it may be used.
         seams: times in ns, such as the cuts of a film, at which a clip ends and the next one begins.
+        aliases: other names that the log has for it, such as where it lay when it was recorded.
         quality, operator: as a label table has them.
         counted_hz: the rate at which rows were counted because the log holds no times; 0 where it does. The robot's
             `native_hz` takes its place when the episode is mapped.
@@ -186,6 +187,7 @@ class Episode:
     events: tuple[Event, ...] = ()
     use: tuple[UseSpan, ...] = ()
     seams: tuple[int, ...] = ()
+    aliases: tuple[str, ...] = ()
     quality: str = "unknown"
     operator: str = "unknown"
 

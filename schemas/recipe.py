@@ -39,6 +39,7 @@ class IngestRecipe(Record):
     reader: str = "auto"
     where: str | None = None
     labels: tuple[str, ...] = ()  # tables, see wamdata/labels.py; their content is part of a run's identity
+    keep_ranges: str | None = None  # see wamdata/keep_ranges.py; its content is part of a run's identity
     task: str | None = None
     licence: str | None = None
     max_clip_s: float = Field(default=60.0, gt=1)

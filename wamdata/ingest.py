@@ -29,6 +29,7 @@ from wamdata.executors import ExecutorName, run_parts
 from wamdata.filters import check_raw, check_trajectory
 from wamdata.fingerprint import source_fingerprint
 from wamdata.index import chosen
+from wamdata.keep_ranges import kept, read_ranges
 from wamdata.labels import Labels, labelled, read_labels, why_dropped
 from wamdata.lock import locked
 from wamdata.mapping import map_episode, timed
@@ -161,14 +162,15 @@ def ingest_state(recipe: IngestRecipe, embodiment: Embodiment) -> IngestState:
     places = [Source.at(s) for s in recipe.sources]
     sources = tuple((s.name, source_fingerprint(s)) for s in places)
     readers = {m.NAME: m.VERSION for m in (detect_reader(s, recipe.reader) for s in places)}
-    named = recipe.model_dump(mode="json", exclude={"sources", "robot", "labels"})
+    tables = (*recipe.labels, *([recipe.keep_ranges] if recipe.keep_ranges else []))
+    named = recipe.model_dump(mode="json", exclude={"sources", "robot", "labels", "keep_ranges"})
     return IngestState(
         recipe_sha256=sha256_of(named),
         embodiment_sha256=embodiment.digest(),
         cameras=tuple((c.key, c.source) for c in embodiment.model_cameras),
         sources=sources,
         readers=readers,
-        labels=tuple(sha256_of_file(Path(path)) for path in recipe.labels if Path(path).is_file()),
+        labels=tuple(sha256_of_file(Path(path)) for path in tables if Path(path).is_file()),
     )
 
 
@@ -198,6 +200,8 @@ def plan_parts(
             raise UsageError(f"--where {recipe.where!r}: holds for no episode of {source}. Mend the condition.")
         chosen_refs.append((reader.NAME, kept))
     everyone = [ref for _, refs in chosen_refs for ref in refs]
+    if recipe.keep_ranges is not None:
+        read_ranges(Path(recipe.keep_ranges))  # refused before anything is read
     labels = read_labels([Path(p) for p in recipe.labels], listed, everyone)
     parts: list[Part] = []
     for name, kept in chosen_refs:
@@ -261,6 +265,13 @@ def _ingest_recording(reader, ref: EpisodeRef, part: Part, writer: ShardWriter) 
     try:
         recording = _with_overrides(timed(reader.read(ref), part.embodiment), part)
         recording = labelled(recording, part.labels.of(ref))
+        if part.recipe.keep_ranges is not None:
+            chosen_rows = kept(recording, read_ranges(Path(part.recipe.keep_ranges)))
+            if chosen_rows is None:
+                done.episodes = 1
+                done.reject(ref, ref.key, "no_keep_range", f"{Path(part.recipe.keep_ranges).name} does not name it")
+                return done
+            recording = chosen_rows
         episodes = cut_recording(recording, part.embodiment.episodes)
     except DataError as error:
         done.episodes = 1
@@ -430,7 +441,9 @@ def _refuse_other(out: Path, state: IngestState, recipe: IngestRecipe) -> None:
 def _changed_field(out: Path, recipe: IngestRecipe) -> str:
     before = read_yaml(out / RECIPE, IngestRecipe).as_dict()
     now = recipe.as_dict()
-    name = next((k for k in now if k not in ("sources", "robot", "labels") and now[k] != before.get(k)), None)
+    name = next(
+        (k for k in now if k not in ("sources", "robot", "labels", "keep_ranges") and now[k] != before.get(k)), None
+    )
     return f" ({name}: {before.get(name)!r} is now {now[name]!r})" if name else ""
 
 

@@ -98,6 +98,7 @@ def read(ref: EpisodeRef) -> Episode:
         videos=cameras,
         texts=texts,
         session=_session(ref, steps),
+        aliases=tuple(paths(steps)),
         reader=f"{NAME}@{VERSION}",
         source_sha256=content_sha256(streams, texts, *(() if streams else (data,))),
         rows=(0, steps.rows),
