@@ -150,3 +150,19 @@ def test_a_folder_of_bags_is_one_recording_each() -> None:
     listing = rosbag.list_episodes(source)
     assert [r.key for r in listing.episodes] == ["empty-file", "example-lz4", "no-messages"]
     assert [f.code for f in listing.findings] == ["stray_file"]
+
+
+def test_a_packed_message_that_is_damaged_is_passed_over(tmp_path: Path) -> None:
+    place = bags.SAMPLES["packed_messages"](tmp_path)
+    whole = only(place)
+    file = next(place.rglob("*.db3"))
+    with sqlite3.connect(file) as table:
+        rows = table.execute("SELECT id, data FROM messages WHERE topic_id = 1").fetchall()
+        number, data = rows[len(rows) // 2]
+        table.execute("UPDATE messages SET data = ? WHERE id = ?", (data[:10] + b"\xff" * (len(data) - 10), number))
+    table.close()
+    episode = only(place)
+    lengths = {n: len(s.t_ns) - len(episode.streams[n].t_ns) for n, s in whole.streams.items()}
+    pictures = {n: len(v.t_ns) - len(episode.videos[n].t_ns) for n, v in whole.videos.items()}
+    words = len(whole.events) + len(whole.texts) - len(episode.events) - len(episode.texts)
+    assert sum(lengths.values()) + sum(pictures.values()) + words >= 1

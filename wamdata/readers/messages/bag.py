@@ -125,9 +125,16 @@ def unpacked(path: Path, size: int, mtime_ns: int) -> tuple[Path, object]:
 
 
 def plain_payload(data: bytes) -> bytes:
-    """A message's bytes; ROS 2 can compress each by itself, and CDR never starts as zstd does."""
+    """A message's bytes; ROS 2 can compress each by itself, and CDR never starts as zstd does.
+
+    Raises:
+        ValueError: it cannot be unpacked.
+    """
     if not data.startswith(ZSTD):
         return data
     zstandard = need("zstandard", for_what="reading compressed messages")
     reader = zstandard.ZstdDecompressor().stream_reader(data)
-    return reader.read(MAX_CHUNK)
+    try:
+        return reader.read(MAX_CHUNK)
+    except zstandard.ZstdError as error:
+        raise ValueError(f"a packed message is damaged: {error}") from None

@@ -58,14 +58,14 @@ class Sqlite:
         """
         try:
             (data,) = self._file.execute("SELECT data FROM messages WHERE id = ?", (place[0],)).fetchone()
-        except (sqlite3.Error, TypeError) as error:
+        except (sqlite3.Error, TypeError, MemoryError) as error:
             raise DataError(f"message {place[0]}: {first_line(error)}. List the source again.") from None
         return data
 
     def _rows(self, query: str) -> Iterator[tuple]:
         try:
             yield from self._file.execute(query)
-        except (sqlite3.Error, OverflowError) as error:
+        except (sqlite3.Error, OverflowError, MemoryError) as error:
             self.problems.append(f"is damaged ({first_line(error)}): read up to there")
 
     def _read_channels(self) -> dict[int, Channel]:
