@@ -12,12 +12,14 @@ the state is. Does not know rotations: a column of a quaternion is judged like a
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from schemas.episode import Float32
 
+Float64 = NDArray[np.float64]
 Kind = Literal["target", "step", "velocity", "copy", "unclear", "still"]
 
 MAX_LAG = 15  # rows; half a second at 30 Hz, more than any tele-operation seen lags
@@ -70,23 +72,46 @@ def column_kind(commands: Sequence[Float32], states: Sequence[Float32], hz: floa
         commands, states: (T,) of each episode, row by row.
         hz: rate of the rows.
     """
-    pairs = [(np.asarray(a, np.float64), np.asarray(s, np.float64)) for a, s in zip(commands, states, strict=True)]
-    pairs = [(a, s) for a, s in pairs if len(a) > 3 and np.isfinite(a).all() and np.isfinite(s).all()]
-    spread = float(np.sqrt(np.mean([a.var() for a, _ in pairs]))) if pairs else 0.0
-    if spread < 1e-6:
-        return Evidence("still", 0.0, 0.0, 0)
-    for lag in (0, 1):
-        if all(np.abs(a[: len(a) - lag] - s[lag:]).max() <= SAME for a, s in pairs):
-            return Evidence("copy", 1.0, 0.0, lag)
-    longest = min(MAX_LAG, min(len(a) for a, _ in pairs) // 3)
-    target, target_lag = max((_as_target(pairs, lag), lag) for lag in range(longest + 1))
-    step, step_lag, factor = max(_as_step(pairs, lag) for lag in range(longest + 1))
+    return column_kinds([np.reshape(a, (-1, 1)) for a in commands], [np.reshape(s, (-1, 1)) for s in states], hz)[0]
+
+
+def column_kinds(commands: Sequence[Float32], states: Sequence[Float32], hz: float) -> list[Evidence]:
+    """As `column_kind`, of columns side by side.
+
+    Args:
+        commands, states: (T, D) of each episode.
+    """
+    width = commands[0].shape[1] if len(commands) else 0
+    pairs = [_pair(a, s) for a, s in zip(commands, states, strict=True) if len(a) > 3]
+    if not pairs:
+        return [Evidence("still", 0.0, 0.0, 0)] * width
+    counted = np.maximum(sum(p.counts for p in pairs), 1)
+    spread = np.sqrt(sum(p.a.var(axis=0) * p.counts for p in pairs) / counted)
+    copies = {lag: np.all([(p.off(lag) <= SAME) | ~p.counts for p in pairs], axis=0) for lag in (0, 1)}
+    longest = min(MAX_LAG, min(len(p.a) for p in pairs) // 3)
+    targets = np.stack([_as_target(pairs, lag) for lag in range(longest + 1)])
+    steps, factors = (np.stack(x) for x in zip(*(_as_step(pairs, lag) for lag in range(longest + 1)), strict=True))
+    found = []
+    for d in range(width):
+        if spread[d] < 1e-6:
+            found.append(Evidence("still", 0.0, 0.0, 0))
+        elif copies[0][d] or copies[1][d]:
+            found.append(Evidence("copy", 1.0, 0.0, 0 if copies[0][d] else 1))
+        else:
+            found.append(_judged(targets[:, d], steps[:, d], factors[:, d], hz))
+    return found
+
+
+def _judged(targets: Float64, steps: Float64, factors: Float64, hz: float) -> Evidence:
+    """The better of two explanations, each by lag."""
+    at, by = len(targets) - 1 - int(np.argmax(targets[::-1])), len(steps) - 1 - int(np.argmax(steps[::-1]))
+    target, step, factor = float(targets[at]), float(steps[by]), float(factors[by])
     if max(target, step) < SURE:
-        return Evidence("unclear", target, step, target_lag)
+        return Evidence("unclear", target, step, at)
     if target >= step:
-        return Evidence("target", target, step, target_lag)
+        return Evidence("target", target, step, at)
     is_velocity = abs(factor / hz - 1) < FACTOR_TOLERANCE
-    return Evidence("velocity" if is_velocity else "step", step, target, step_lag, factor)
+    return Evidence("velocity" if is_velocity else "step", step, target, by, factor)
 
 
 def component_kind(commands: Sequence[Float32], states: Sequence[Float32], hz: float) -> Evidence:
@@ -95,9 +120,7 @@ def component_kind(commands: Sequence[Float32], states: Sequence[Float32], hz: f
     Args:
         commands, states: (T, D) of each episode.
     """
-    found = [
-        column_kind([a[:, d] for a in commands], [s[:, d] for s in states], hz) for d in range(commands[0].shape[1])
-    ]
+    found = column_kinds(commands, states, hz)
     moving = [e for e in found if e.kind not in ("still", "unclear")]
     if 2 * len(moving) < len(found):
         near = _nearness(commands, states)
@@ -117,18 +140,36 @@ def _nearness(commands: Sequence[Float32], states: Sequence[Float32]) -> float:
     return 1 - float(np.abs(where_a - where_s).mean()) / far if far > 0 else 0.0
 
 
-def _as_target(pairs: list[tuple[np.ndarray, np.ndarray]], lag: int) -> float:
-    """Share of the commands' variance that the state `lag` rows later explains, as it stands."""
-    left = sum(float(((a[: len(a) - lag] - s[lag:]) ** 2).sum()) for a, s in pairs)
-    whole = sum(float(((a[: len(a) - lag] - a[: len(a) - lag].mean()) ** 2).sum()) for a, _ in pairs)
-    return 1 - left / whole if whole > 0 else 0.0
+class _Pair(NamedTuple):
+    """Commands and state of an episode, (T, D), and (D,) whether a column counts: all of its values are finite."""
+
+    a: Float64
+    s: Float64
+    counts: NDArray[np.bool_]
+
+    def off(self, lag: int) -> Float64:
+        """(D,) the largest difference of a command from the state `lag` rows later."""
+        return np.abs(self.a[: len(self.a) - lag] - self.s[lag:]).max(axis=0)
 
 
-def _as_step(pairs: list[tuple[np.ndarray, np.ndarray]], lag: int) -> tuple[float, int, float]:
-    """(share of the commands' power that the state's steps explain, lag, factor), by least squares through zero."""
-    moved = [(a[: len(a) - lag - 1], np.diff(s[lag:])) for a, s in pairs]
-    cross = sum(float(a @ d) for a, d in moved)
-    steps, power = sum(float(d @ d) for _, d in moved), sum(float(a @ a) for a, _ in moved)
-    if steps <= 0 or power <= 0 or cross <= 0:
-        return 0.0, lag, 0.0
-    return cross**2 / (steps * power), lag, cross / steps
+def _pair(commands: Float32, states: Float32) -> _Pair:
+    a, s = (np.asarray(x, np.float64) for x in (commands, states))
+    counts = np.isfinite(a).all(axis=0) & np.isfinite(s).all(axis=0)
+    return _Pair(np.where(counts, a, 0.0), np.where(counts, s, 0.0), counts)
+
+
+def _as_target(pairs: list[_Pair], lag: int) -> Float64:
+    """(D,) share of the commands' variance that the state `lag` rows later explains, as it stands."""
+    left = sum(((p.a[: len(p.a) - lag] - p.s[lag:]) ** 2).sum(axis=0) for p in pairs)
+    whole = sum(p.a[: len(p.a) - lag].var(axis=0) * (len(p.a) - lag) for p in pairs)
+    return np.where(whole > 0, 1 - left / np.where(whole > 0, whole, 1.0), 0.0)
+
+
+def _as_step(pairs: list[_Pair], lag: int) -> tuple[Float64, Float64]:
+    """(D,) share of the commands' power that the state's steps explain, and (D,) the factor, by least squares."""
+    moved = [(p.a[: len(p.a) - lag - 1], np.diff(p.s[lag:], axis=0)) for p in pairs]
+    cross = sum((a * d).sum(axis=0) for a, d in moved)
+    steps, power = sum((d * d).sum(axis=0) for _, d in moved), sum((a * a).sum(axis=0) for a, _ in moved)
+    some = (steps > 0) & (power > 0) & (cross > 0)
+    steps, power = np.where(some, steps, 1.0), np.where(some, power, 1.0)
+    return np.where(some, cross**2 / (steps * power), 0.0), np.where(some, cross / steps, 0.0)
