@@ -22,7 +22,7 @@ class Take:
     """One episode, to be changed by a test before it is written.
 
     Args:
-        state, action: (T, 3) radians; commands lead by three rows.
+        state, action: (T, D) radians, three columns unless told; commands lead by three rows.
         t_s: (T,) row times.
         pictures: per camera, (F, HEIGHT, WIDTH, 3) uint8, coded at `video_fps`.
     """
@@ -36,18 +36,25 @@ class Take:
     options: dict[str, str] = field(default_factory=lambda: {"crf": "18", "g": "20", "bf": "0", "sc_threshold": "0"})
 
 
-def take(number: int, rows: int = 160) -> Take:
-    """A clean episode: three joints on smooth paths, two cameras on different scenes that show the arm move."""
+def take(
+    number: int, rows: int = 160, *, width: int = len(JOINTS), cameras: tuple[str, ...] = CAMERAS, hz: float = HZ
+) -> Take:
+    """A clean episode: joints on smooth paths, cameras on different scenes that show the arm move.
+
+    Args:
+        width: of state and command, two columns at least.
+    """
     rng = np.random.default_rng(number)
-    t = np.arange(rows + 3) / HZ
-    phase, speed = rng.uniform(0, 6.28, 3), rng.uniform(0.6, 1.1, 3)
-    path = np.sin(t[:, None] * speed + phase) * np.array([1.0, 0.6, 0.8])
+    t = np.arange(rows + 3) / hz
+    phase, speed = rng.uniform(0, 6.28, width), rng.uniform(0.6, 1.1, width)
+    path = np.sin(t[:, None] * speed + phase) * np.resize([1.0, 0.6, 0.8], width)
     path += rng.normal(0, 1e-4, path.shape)  # encoder noise
     return Take(
         state=path[:rows].astype(np.float32),
         action=path[3:].astype(np.float32),
-        t_s=np.arange(rows) / HZ,
-        pictures={camera: scene(at, path[:rows], rng) for at, camera in enumerate(CAMERAS)},
+        t_s=np.arange(rows) / hz,
+        pictures={camera: scene(at, path[:rows], rng) for at, camera in enumerate(cameras)},
+        video_fps=hz,
     )
 
 
@@ -59,26 +66,40 @@ def scene(camera: int, path: np.ndarray, rng: np.random.Generator) -> np.ndarray
     else:  # seen from above: dark floor left, a green mat right
         ground = np.where((x > 40)[..., None], [70, 140, 80], [60 + y[0, 0], 45, 40]) + (y % 16)[..., None]
     pictures = np.repeat(ground[None].astype(np.float32), len(path), axis=0)
-    for row, (a, b, _) in enumerate(path):
+    for row, (a, b) in enumerate(path[:, :2]):
         top, left = int(20 + 14 * b), int(28 + 22 * a)
         pictures[row, max(top, 0) : top + 8, max(left, 0) : left + 8] = [30, 60, 200]
     noise = rng.normal(0, 3, (len(path), HEIGHT, WIDTH, 1))
     return (pictures + noise).clip(0, 255).astype(np.uint8)
 
 
-def write_logs(root: Path, takes: list[Take]) -> Path:
-    """The data set of these episodes."""
-    vector = {"dtype": "float32", "shape": [3], "names": list(JOINTS)}
+def write_logs(
+    root: Path,
+    takes: list[Take],
+    *,
+    joints: tuple[str, ...] = JOINTS,
+    command_joints: tuple[str, ...] | None = None,
+    hz: float = HZ,
+) -> Path:
+    """The data set of these episodes.
+
+    Args:
+        joints: names of the state's columns, and of the command's unless `command_joints` says others.
+        hz: that info.json declares.
+    """
+    state = {"dtype": "float32", "shape": [len(joints)], "names": list(joints)}
+    named = command_joints or joints
+    action = {"dtype": "float32", "shape": [len(named)], "names": list(named)}
     video = {"dtype": "video", "shape": [HEIGHT, WIDTH, 3], "names": ["height", "width", "channels"]}
     tasks = list(dict.fromkeys(t.task for t in takes))
     info = {
-        "codebase_version": "v2.1", "robot_type": "toy", "fps": HZ, "chunks_size": 1000,
+        "codebase_version": "v2.1", "robot_type": "toy", "fps": hz, "chunks_size": 1000,
         "total_episodes": len(takes), "total_frames": sum(len(t.state) for t in takes), "total_tasks": len(tasks),
         "data_path": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
         "video_path": "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
         "features": {
-            "observation.state": vector, "action": vector,
-            **{f"observation.images.{c}": video for c in CAMERAS},
+            "observation.state": state, "action": action,
+            **{f"observation.images.{c}": video for c in takes[0].pictures},
             **{n: {"dtype": "int64", "shape": [1], "names": None} for n in ("episode_index", "frame_index", "index",
                                                                            "task_index")},
             "timestamp": {"dtype": "float32", "shape": [1], "names": None},

@@ -380,16 +380,16 @@ def _refuse_doubled(samples) -> None:
 
 def _duplicates(samples) -> list[Finding]:
     """Episodes with equal content: they stay together in one split, and are named."""
-    episodes: dict[str, list[str]] = {}
+    episodes: dict[str, dict[tuple[str, str], str]] = {}
     for sample in samples:
-        names = episodes.setdefault(sample.content_sha256, [])
-        if sample.episode not in names:
-            names.append(sample.episode)
-    return [
-        Finding("duplicate", "warning", names[0], f"{', '.join(names[1:])} hold the same rows: kept in one split")
-        for names in episodes.values()
-        if len(names) > 1
-    ]
+        episodes.setdefault(sample.content_sha256, {})[sample.session, sample.episode] = sample.episode
+    found = []
+    for alike in episodes.values():
+        names = [name if len(set(alike.values())) > 1 else f"{at[0]} {name}" for at, name in alike.items()]
+        if len(names) > 1:
+            message = f"{', '.join(names[1:])} hold the same rows: kept in one split"
+            found.append(Finding("duplicate", "warning", next(iter(alike.values())), message))
+    return found
 
 
 def _one_recording(samples, embodiment: Embodiment) -> list[Finding]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapt.clips import Clips
 from adapt.defaults import play_per_step, resolve, steps_for
+from adapt.planning.channels import check_channels
 from adapt.planning.counts import CHECKPOINTS, Counts, count, decisions
 from adapt.planning.gpus import EXPECTED, FASTEST, SLOWEST, Gpu
 from adapt.planning.ladder import Choice, choose, seconds
@@ -165,7 +166,7 @@ def plan(
         folder: where the run will be written, to look at the free disk.
 
     Raises:
-        UsageError: no rung fits the GPU, or the batch does not divide over them.
+        UsageError: no rung fits the GPU, the batch does not divide over them, or the base has too few channels.
     """
     robot = sources[recipe.play.name].embodiment
     recipe = resolve(recipe, robot)
@@ -188,6 +189,7 @@ def plan(
     if recipe.backbone == "nano":
         found = plan_nano(recipe, robot, counts, steps)
     else:
+        check_channels(sources[recipe.play.name])
         found = _dreamzero(recipe, robot, counts, steps, gpu=gpu, gpus=gpus, serve_gpu=serve_gpu or gpu, base=base)
     made = Plan(**common, **found)
     written = sum(made.disk.values())

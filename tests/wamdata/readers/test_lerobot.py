@@ -685,3 +685,17 @@ def test_a_column_of_numbers_that_holds_something_else_is_refused(
         DataError, match=r"episode_000002\.parquet: episode_000002 is not readable \(a column of numbers"
     ):
         lerobot.read(ref)
+
+
+def test_words_that_are_no_text_are_refused(lerobot_v3: Path, tmp_path: Path) -> None:
+    logs = Path(shutil.copytree(lerobot_v3, tmp_path / "logs"))
+    path = logs / "meta/tasks.parquet"
+    table = pq.ParquetFile(path).read()
+    at = table.column_names.index("task" if "task" in table.column_names else "__index_level_0__")
+    words = pa.array([b"\xff\xfe broken"] * table.num_rows, pa.binary())
+    broken = pa.Array.from_buffers(pa.string(), len(words), words.buffers())
+    table = table.set_column(at, table.column_names[at], broken).replace_schema_metadata(None)
+    pq.write_table(table, path)
+    with pytest.raises(DataError, match=r"tasks\.parquet: not readable as parquet"):
+        for ref in lerobot.list_episodes(Source.at(logs)).episodes:
+            lerobot.read(ref)

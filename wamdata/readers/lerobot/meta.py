@@ -128,7 +128,8 @@ def load_episodes(source: Source, info: Info) -> list[EpisodeMeta]:
 def load_tasks(source: Source) -> dict[int, str]:
     """Instruction per task index; empty when the set has no list of tasks."""
     if source.has("meta/tasks.parquet"):
-        columns = _table(source.path("meta/tasks.parquet")).to_pydict()
+        rows = _rows(source.path("meta/tasks.parquet"))
+        columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
         # lerobot writes the text as the index of a pandas frame
         texts = columns.get("task") or columns.get("__index_level_0__") or []
         return dict(zip(columns.get("task_index", []), texts, strict=True))
@@ -197,7 +198,7 @@ def _episodes_v3(source: Source, info: Info) -> list[EpisodeMeta]:
     rows: list[dict[str, Any]] = []
     for name in source.files():
         if name.startswith("meta/episodes/") and name.endswith(".parquet"):
-            rows += _table(source.path(name), without="stats/").to_pylist()
+            rows += _rows(source.path(name), without="stats/")
     starts: dict[str, list[float]] = {}
     for row in rows:
         for camera in info.cameras:
@@ -243,15 +244,15 @@ def _video_v3(info: Info, camera: str, row: dict[str, Any]) -> str:
     return _filled(info.video_path, V3_VIDEO, place | {"video_key": camera})
 
 
-def _table(path: Path, *, without: str | None = None) -> pa.Table:
-    """A small parquet file, without the columns that start with a prefix."""
+def _rows(path: Path, *, without: str | None = None) -> list[dict[str, Any]]:
+    """Rows of a small parquet file, without the columns that start with a prefix."""
     if is_lfs_pointer(path):
         raise DataError(f"{path}: a Git-LFS pointer, not the file itself. {LFS_ADVICE}")
     try:
         with pq.ParquetFile(path) as file:
             names = [n for n in file.schema_arrow.names if without is None or not n.startswith(without)]
-            return file.read(columns=names)
-    except (pa.ArrowInvalid, OSError) as error:
+            return file.read(columns=names).to_pylist()
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not readable as parquet ({first_line(error)}). Copy it again.") from None
 
 

@@ -104,7 +104,7 @@ def read_column(path: Path, name: str, first: int, stop: int) -> list[Any]:
                     low, high = max(first - at, 0), min(stop - at, rows)
                     found += column.slice(low, high - low).to_pylist()
                 at += rows
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: {name} is not readable ({first_line(error)}). {COPY_AGAIN}") from None
     if len(found) != stop - first:
         raise DataError(f"{path}: {name} has {at} rows, not {stop}. {COPY_AGAIN}")
