@@ -6,7 +6,9 @@ episodes share a file and each camera has its own file and start time.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -125,18 +127,25 @@ def load_episodes(source: Source, info: Info) -> list[EpisodeMeta]:
     return sorted(found, key=lambda episode: episode.index)
 
 
-def load_tasks(source: Source) -> dict[int, str]:
-    """Instruction per task index; empty when the set has no list of tasks."""
-    if source.has("meta/tasks.parquet"):
-        rows = _rows(source.path("meta/tasks.parquet"))
-        columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
-        # lerobot writes the text as the index of a pandas frame
-        texts = columns.get("task") or columns.get("__index_level_0__") or []
-        return dict(zip(columns.get("task_index", []), texts, strict=True))
-    if source.has("meta/tasks.jsonl"):
-        rows = _json_lines(source.path("meta/tasks.jsonl"))
-        return {row["task_index"]: row["task"] for row in rows if "task_index" in row and "task" in row}
+def load_tasks(source: Source) -> Mapping[int, str]:
+    """Instruction per task index; empty when the set has no list of tasks. A file is read once per process."""
+    for name in ("meta/tasks.parquet", "meta/tasks.jsonl"):
+        if source.has(name):
+            path = source.path(name)
+            stat = path.stat()
+            return _tasks_of(path, stat.st_size, stat.st_mtime_ns)
     return {}
+
+
+@lru_cache(maxsize=8)
+def _tasks_of(path: Path, size: int, mtime_ns: int) -> Mapping[int, str]:
+    if path.suffix == ".jsonl":
+        return {row["task_index"]: row["task"] for row in _json_lines(path) if {"task_index", "task"} <= row.keys()}
+    rows = _rows(path)
+    columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
+    # lerobot writes the text as the index of a pandas frame
+    texts = columns.get("task") or columns.get("__index_level_0__") or []
+    return dict(zip(columns.get("task_index", []), texts, strict=True))
 
 
 def column_names(names: Any) -> list[str]:
