@@ -44,7 +44,7 @@ def _shown(key: str, camera: str, look: Look, bad: NDArray[np.bool_], code: str,
     total = len(bad)
     times = (look.t_ns[bad] - look.t_ns[0]) / 1e9
     if bad.all():
-        message = f"{camera}: all {total} pictures looked at are {words}. Leave the camera out of the robot's file"
+        message = f"{camera}: all {total} pictures looked at are {words}. Leave the camera out, or drop the episode"
         yield Finding(code, "warning", key, message, None, (("share", 1.0),))
         return
     step = float(np.median(np.diff(look.t_ns))) / 1e9
