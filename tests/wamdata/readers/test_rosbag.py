@@ -166,3 +166,14 @@ def test_a_packed_message_that_is_damaged_is_passed_over(tmp_path: Path) -> None
     pictures = {n: len(v.t_ns) - len(episode.videos[n].t_ns) for n, v in whole.videos.items()}
     words = len(whole.events) + len(whole.texts) - len(episode.events) - len(episode.texts)
     assert sum(lengths.values()) + sum(pictures.values()) + words >= 1
+
+
+def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
+    import zstandard
+
+    place = bags.SAMPLES["packed_files"](tmp_path)
+    packed = next(p for p in place.rglob("*") if p.suffix in (".zstd", ".zst"))
+    packed.write_bytes(zstandard.ZstdCompressor(level=3).compress(b"SQLite format 3\0" + bytes(300_000_000)))
+    assert packed.stat().st_size < 300_000
+    with pytest.raises(DataError, match="expands to more than 1000 times its size"):
+        only(place)

@@ -16,6 +16,7 @@ from wamdata.readers.tree import LFS_ADVICE, is_lfs_pointer
 ZSTD = b"\x28\xb5\x2f\xfd"
 MAX_CHUNK = 1 << 30  # bytes of a chunk or message once unpacked; recorders write a few MB
 CHUNKS_KEPT = 2
+LEAST_UNPACKED, MAX_RATIO = 10**8, 1000  # bytes that any packed file may expand to, and times its size beyond
 COPY_AGAIN = "Copy it again from where it came from."
 
 Place = tuple[int, int, int]
@@ -111,14 +112,17 @@ def unpacked(path: Path, size: int, mtime_ns: int) -> tuple[Path, object]:
     """A zstd-compressed file in a temporary folder that lasts as long as what is given with it.
 
     Raises:
-        DataError: it is damaged.
+        DataError: it is damaged, or expands absurdly.
     """
     zstandard = need("zstandard", for_what="reading a compressed bag")
     folder = tempfile.TemporaryDirectory(prefix="wamkit-")
     target = Path(folder.name) / path.stem
     try:
         with path.open("rb") as packed, target.open("wb") as plain:
-            zstandard.ZstdDecompressor().copy_stream(packed, plain)
+            for piece in zstandard.ZstdDecompressor().read_to_iter(packed):
+                plain.write(piece)
+                if plain.tell() > max(LEAST_UNPACKED, MAX_RATIO * size):
+                    raise DataError(f"{path}: expands to more than {MAX_RATIO} times its size. It is no bag: drop it.")
     except zstandard.ZstdError as error:
         raise DataError(f"{path}: cannot be unpacked ({error}). {COPY_AGAIN}") from None
     return target, folder
