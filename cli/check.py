@@ -104,21 +104,17 @@ def _facts(result) -> dict:
 
 
 def _print(result) -> None:
+    from wamdata.doctor.check import grouped
+
     console.out(
         f"{result.source}: {result.reader}, {result.episodes} episodes, {result.minutes:.1f} min; "
         f"{result.usable} usable, {result.clean} without any warning"
     )
-    groups: dict[tuple[str, str], list] = {}
-    for finding in result.findings:
-        groups.setdefault((finding.severity, finding.code), []).append(finding)
+    groups = grouped(result.findings)
     if not groups:
         console.out("nothing to report")
         return
-    order = {"error": 0, "warning": 1, "info": 2}
-    rows = [
-        [severity, code, str(len(found)), _places(found), found[0].message]
-        for (severity, code), found in sorted(groups.items(), key=lambda item: order[item[0][0]])
-    ]
+    rows = [[severity, code, str(len(found)), _places(found), found[0].message] for severity, code, found in groups]
     console.table(rows, ["severity", "finding", "n", "where", "first one says"], right=(2,))
 
 

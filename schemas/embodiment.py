@@ -16,6 +16,7 @@ rotation formats) is carried and not yet used; it stands here so that adding a u
 """
 
 import re
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -338,6 +339,12 @@ class Embodiment(Record):
             same = not c.is_velocity and units.get(target) == c.mapped_units
             columns += [start[target] + i if same else -1 for i in range(c.width)]
         return tuple(columns)
+
+
+def with_columns(components: tuple[Component, ...]) -> Iterator[tuple[Component, slice]]:
+    """Each component and its columns in a trajectory's state or action."""
+    for component, start in zip(components, _starts(components), strict=True):
+        yield component, slice(start, start + component.width)
 
 
 def _starts(components: tuple[Component, ...]) -> list[int]:

@@ -18,6 +18,7 @@ from schemas.episode import Episode, Text, UseSpan
 from schemas.errors import DataError, UsageError
 from wamdata.label_table import OUTCOMES, Label, read_table
 from wamdata.readers.base import EpisodeRef
+from wamdata.readers.tree import first_names
 
 LOSSES = {"video": ("video",), "none": ("none",)}
 
@@ -62,13 +63,13 @@ def read_labels(paths: Sequence[Path], listed: Sequence[EpisodeRef], chosen: Seq
         first = strangers[0]
         raise UsageError(
             f"{first.place}: no episode {first.episode!r} ({len(strangers)} of {len(table)} rows name none); "
-            f"the logs have {_some([key for _, key in known])}. Mend them."
+            f"the logs have {first_names([key for _, key in known])}. Mend them."
         )
     bare = [ref.key for ref in chosen if not known[ref.source.name, ref.key]]
     if bare:
         raise UsageError(
             f"--labels {', '.join(p.name for p in paths)}: {len(bare)} of {len(chosen)} episodes have no row "
-            f"({_some(bare)}). Add them, if only by name, or choose with --where."
+            f"({first_names(bare)}). Add them, if only by name, or choose with --where."
         )
     return Labels({place: tuple(rows) for place, rows in known.items() if rows})
 
@@ -149,7 +150,7 @@ def _places(label: Label, names: Mapping[str, list[tuple[str, str]]]) -> list[tu
     if len(homes) > 1:
         raise UsageError(f"{label.place}: {name!r} is in {', '.join(homes)}. Add a column `source`.")
     if len(places) > 1 and not by_file:
-        raise UsageError(f"{label.place}: {name!r} may be {_some([key for _, key in places])}. Give the key.")
+        raise UsageError(f"{label.place}: {name!r} may be {first_names([key for _, key in places])}. Give the key.")
     return places
 
 
@@ -169,7 +170,3 @@ def _span(label: Label, start: int, stop: int) -> tuple[int, int]:
             f"of {label.episode!r}, which lasts {length:.2f} s. Mend the row."
         )
     return first, last
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

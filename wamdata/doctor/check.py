@@ -6,7 +6,7 @@ all episodes         -> across       swapped and turned cameras, copies, spellin
 many episodes' rows  -> pooled       the robot's file against the numbers
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -75,6 +75,15 @@ class CheckResult:
     def worst(self) -> str:
         order = ("error", "warning", "info")
         return next((s for s in order if any(f.severity == s for f in self.findings)), "none")
+
+
+def grouped(findings: Iterable[Finding]) -> list[tuple[str, str, list[Finding]]]:
+    """(severity, code, findings), worst first."""
+    groups: dict[tuple[str, str], list[Finding]] = {}
+    for finding in findings:
+        groups.setdefault((finding.severity, finding.code), []).append(finding)
+    order = {"error": 0, "warning": 1, "info": 2}
+    return [(s, c, found) for (s, c), found in sorted(groups.items(), key=lambda item: order[item[0][0]])]
 
 
 def check_source(

@@ -14,9 +14,10 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from schemas.embodiment import with_columns
 from schemas.episode import Finding, Trajectory
 from schemas.files import write_atomic
-from wamdata.doctor.check import CheckResult, Seen
+from wamdata.doctor.check import CheckResult, Seen, grouped
 from wamdata.doctor.look import Look
 
 DRAWN, CLEAN = 200, 4
@@ -73,22 +74,13 @@ class Page:
             by_key.setdefault(finding.where, []).append(finding)
         html = pages.get_template("check.html.jinja").render(
             result=result,
-            groups=_groups(result.findings),
+            groups=grouped(result.findings),
             drawn=self._drawn,
             by_key=by_key,
             spans={key: _spans(key, found, self._drawn) for key, found in by_key.items()},
             panel=PANEL,
         )
         write_atomic(self._path, html.encode())
-
-
-def _groups(findings: tuple[Finding, ...]) -> list[tuple[str, str, list[Finding]]]:
-    """(severity, code, findings), worst first."""
-    groups: dict[tuple[str, str], list[Finding]] = {}
-    for finding in findings:
-        groups.setdefault((finding.severity, finding.code), []).append(finding)
-    order = {"error": 0, "warning": 1, "info": 2}
-    return [(s, c, found) for (s, c), found in sorted(groups.items(), key=lambda item: order[item[0][0]])]
 
 
 def _spans(key: str, findings: list[Finding], drawn: list[Drawn]) -> list[tuple[float, float]]:
@@ -125,11 +117,9 @@ def _curves(trajectory: Trajectory) -> tuple[Curves, ...]:
     for at, (values, components) in enumerate(
         ((trajectory.state, robot.model_state), (trajectory.action, robot.model_action))
     ):
-        start = 0
-        for component in components:
+        for component, columns in with_columns(components):
             panel = panels.setdefault(component.name, [np.zeros((len(values), 0), np.float32)] * 2)
-            panel[at] = values[:, start : start + component.width]
-            start += component.width
+            panel[at] = values[:, columns]
     return tuple(_panel(name, *values) for name, values in panels.items())
 
 

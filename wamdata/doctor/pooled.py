@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from schemas.embodiment import Component, Embodiment
+from schemas.embodiment import Component, Embodiment, with_columns
 from schemas.episode import Finding, Float32, Trajectory
 from wamdata.kinds import Evidence, component_kind
 
@@ -28,10 +28,8 @@ def check_pooled(trajectories: Sequence[Trajectory], where: str) -> list[Finding
     action = np.concatenate([t.action for t in trajectories])
     found = [*_units(robot, state, action, where), *_near_constant(robot, state, action, where)]
     hold = robot.hold_columns()
-    start = 0
-    for component in robot.model_action:
-        columns = list(range(start, start + component.width))
-        start += component.width
+    for component, at in with_columns(robot.model_action):
+        columns = list(range(at.start, at.stop))
         beside = [hold[c] for c in columns]
         if any(c < 0 for c in beside):
             continue
@@ -81,11 +79,8 @@ def _order(
 def _units(robot: Embodiment, state: Float32, action: Float32, where: str) -> Iterator[Finding]:
     """Columns whose size fits another unit than the declared one."""
     for what, values, components in (("state", state, robot.model_state), ("action", action, robot.model_action)):
-        start = 0
-        for component in components:
-            columns = values[:, start : start + component.width]
-            start += component.width
-            yield from _size(what, component, columns, where)
+        for component, at in with_columns(components):
+            yield from _size(what, component, values[:, at], where)
     hold = robot.hold_columns()
     spread = [values.std(axis=0) for values in (action, state)]
     odd = [

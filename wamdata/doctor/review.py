@@ -56,9 +56,9 @@ def write_review(
         raise UsageError(f"{out}: lies inside the source {source}, which is never written to. Give another --out.")
     if out.exists() and any(p.name not in (PAGE, MEDIA) for p in out.iterdir()):
         raise UsageError(f"{out}: holds other files. Give an empty or new folder.")
-    listing = detect_reader(source, reader).list_episodes(source)
-    said = labels(listing.episodes)
     module = detect_reader(source, reader)
+    listing = module.list_episodes(source)
+    said = labels(listing.episodes)
     (out / MEDIA).mkdir(parents=True, exist_ok=True)
     shown = []
     for done, ref in enumerate(listing.episodes, start=1):

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from schemas.embodiment import with_columns
 from schemas.episode import Finding, Trajectory
 from schemas.recipe import Filters
 
@@ -11,10 +12,8 @@ SAME = 1e-6  # largest difference, in mapped units, that still counts as a copy
 def check(trajectory: Trajectory, limits: Filters) -> list[Finding]:
     hold = trajectory.embodiment.hold_columns()
     found = []
-    start = 0
-    for component in trajectory.embodiment.model_action:
-        columns = range(start, start + component.width)
-        start += component.width
+    for component, at in with_columns(trajectory.embodiment.model_action):
+        columns = range(at.start, at.stop)
         if component.ahead or any(hold[c] < 0 for c in columns) or len(trajectory.t_ns) < 2:
             continue
         action = trajectory.action[:, list(columns)]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from schemas.embodiment import Component
+from schemas.embodiment import Component, with_columns
 from schemas.episode import Finding, Trajectory
 from schemas.recipe import Filters
 
@@ -18,10 +18,8 @@ def check(trajectory: Trajectory, limits: Filters) -> list[Finding]:
     if len(trajectory.t_ns) < MIN_ROWS:
         return []
     found = []
-    start = 0
-    for component in trajectory.embodiment.model_state:
-        columns = trajectory.state[:, start : start + component.width]
-        start += component.width
+    for component, at in with_columns(trajectory.embodiment.model_state):
+        columns = trajectory.state[:, at]
         if component.kind in GRADUAL and np.isfinite(columns).all():
             found += _of_component(trajectory, component, columns)
     return found

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from schemas.embodiment import Component
+from schemas.embodiment import Component, with_columns
 from schemas.episode import Finding, Trajectory
 from schemas.recipe import Filters
 
@@ -15,11 +15,8 @@ def check(trajectory: Trajectory, limits: Filters) -> list[Finding]:
         ("state", trajectory.state, trajectory.embodiment.model_state),
         ("action", trajectory.action, trajectory.embodiment.model_action),
     ):
-        start = 0
-        for component in components:
-            columns = values[:, start : start + component.width]
-            start += component.width
-            found += _of_component(trajectory.episode.key, what, component, columns)
+        for component, at in with_columns(components):
+            found += _of_component(trajectory.episode.key, what, component, values[:, at])
     return found
 
 

@@ -58,6 +58,12 @@ class Reader(Protocol):
     def read(self, ref: EpisodeRef) -> Episode: ...
 
 
+def no_instruction(key: str, why: str = "") -> Finding:
+    """What is told of an episode without words, `why` they are not there where that is known."""
+    message = f"no instruction{f': {why}' if why else ''}. Give one with `task:` in the recipe"
+    return Finding("blank_text", "warning", key, message)
+
+
 UNKNOWN_HZ = 10.0  # rate at which rows are counted where neither log nor data set says one; the robot's own replaces it
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from schemas.episode import Episode, Finding, Footage, Int64, Text
 from schemas.errors import DataError
 from wamdata.readers.agibot.rows import rows_of
-from wamdata.readers.base import EpisodeRef, content_sha256
+from wamdata.readers.base import EpisodeRef, content_sha256, no_instruction
 from wamdata.readers.hdf5.file import opened, told
 from wamdata.readers.hdf5.rows import Rows
 from wamdata.readers.row_video import row_video
@@ -34,8 +34,7 @@ def read_episode(ref: EpisodeRef, *, reader: str) -> Episode:
     t_ns = rows.t_ns if rows.streams else max((v.t_ns for v in videos.values()), key=len)
     texts = _texts(ref.place, t_ns)
     if not texts:
-        message = "no instruction: `task_info` does not name it. Give one with `task:` in the recipe"
-        findings.append(Finding("blank_text", "warning", ref.key, message))
+        findings.append(no_instruction(ref.key, "`task_info` does not name it"))
     films = (ref.place["films"][camera] for camera in videos)
     parts = () if rows.streams else tuple(sha256_of_file(ref.source.path(name)).encode() for name in films)
     return Episode(

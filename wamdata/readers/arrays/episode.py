@@ -4,7 +4,7 @@ from schemas.episode import Episode, Finding, Footage, Int64, Text, Video
 from schemas.errors import DataError
 from wamdata.readers.arrays.cameras import read_cameras
 from wamdata.readers.arrays.rows import Table, table_of
-from wamdata.readers.base import UNKNOWN_HZ, EpisodeRef, content_sha256
+from wamdata.readers.base import UNKNOWN_HZ, EpisodeRef, content_sha256, no_instruction
 from wamdata.readers.tree import first_names, sha256_of_file
 
 MAX_TEXT_BYTES = 100_000
@@ -36,9 +36,7 @@ def read_episode(ref: EpisodeRef, *, reader: str) -> Episode:
         message = PICKLES.format(first_names([n.rsplit("/", 1)[-1] for n in ref.place["pickles"]]))
         findings.append(Finding("pickled", "warning", ref.key, message))
     if not texts:
-        findings.append(
-            Finding("blank_text", "warning", ref.key, "no instruction. Give one with `task:` in the recipe")
-        )
+        findings.append(no_instruction(ref.key))
     return Episode(
         source=str(ref.source),
         key=ref.key,

@@ -6,7 +6,7 @@ import numpy as np
 
 from schemas.episode import Episode, Finding, Int64, Text
 from schemas.hdf5_layout import Hdf5Layout
-from wamdata.readers.base import EpisodeRef, content_sha256
+from wamdata.readers.base import EpisodeRef, content_sha256, no_instruction
 from wamdata.readers.droid.cameras import read_cameras
 from wamdata.readers.hdf5.file import datasets, find
 from wamdata.readers.hdf5.layout import matches
@@ -40,9 +40,7 @@ def read_episode(ref: EpisodeRef, group: Any, *, reader: str) -> Episode:
     texts = _texts(ref, rows.t_ns)
     findings += [*rows.findings, *clock, *_idle(rows, ref.key)]
     if not texts:
-        findings.append(
-            Finding("blank_text", "warning", ref.key, "no instruction. Give one with `task:` in the recipe")
-        )
+        findings.append(no_instruction(ref.key))
     return Episode(
         source=str(ref.source),
         key=ref.key,

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from schemas.episode import Episode, Finding, Footage, Int64, Text
 from schemas.errors import DataError
 from schemas.hdf5_layout import CameraPlace, Hdf5Layout
-from wamdata.readers.base import EpisodeRef, content_sha256
+from wamdata.readers.base import EpisodeRef, content_sha256, no_instruction
 from wamdata.readers.hdf5.file import datasets, find, first_of, is_whole, look_up
 from wamdata.readers.hdf5.layout import is_glob, matches, natural
 from wamdata.readers.hdf5.pictures import Look, look_at, pictures
@@ -42,7 +42,7 @@ def read_episode(ref: EpisodeRef, layout: Hdf5Layout, path: Path, file: Any, *, 
     rows = read_rows(group, wanted, lengths, layout, name=name, key=ref.key, where=where)
     videos, video_findings = _videos(ref, path, found, looks, layout, rows.t_ns)
     texts = _texts(group, layout, name, rows.t_ns, where)
-    blank = Finding("blank_text", "warning", ref.key, "no instruction. Give one with `task:` in the recipe")
+    blank = no_instruction(ref.key)
     findings = [*rows.findings, *video_findings, *([unwritten(cut, ref.key)] if cut else [])]
     findings += [*_unread_findings(unread, ref.key), *([] if texts else [blank])]
     parts = () if rows.streams else (f"{sha256_of_file(path)} {ref.place['group']}".encode(),)

@@ -19,9 +19,9 @@ from schemas.episode import Episode
 from schemas.errors import DataError
 from wamdata.readers.base import EpisodeRef, Listing
 from wamdata.readers.mcap.file import MAGIC, McapFile
-from wamdata.readers.messages.bag import BagFile, starts_with, unpacked
+from wamdata.readers.messages.bag import BagFile, plain_file, starts_with
 from wamdata.readers.messages.episode import read_recording
-from wamdata.readers.messages.recordings import PACKED, candidates, list_recordings
+from wamdata.readers.messages.recordings import candidates, list_recordings
 from wamdata.source import Source
 
 NAME = "mcap"
@@ -57,10 +57,7 @@ def read(ref: EpisodeRef) -> Episode:
 
 def open_file(path: Path, where: str) -> BagFile:
     """The file; one that ROS 2 compressed as a whole is unpacked to a temporary place first."""
-    if path.suffix.lower() in PACKED and path.is_file():
-        stat = path.stat()
-        path, _ = unpacked(path, stat.st_size, stat.st_mtime_ns)
-    return McapFile(path, where)
+    return McapFile(plain_file(path), where)
 
 
 def _names(source: Source) -> list[str]:

@@ -16,6 +16,7 @@ from wamdata.readers.tree import LFS_ADVICE, is_lfs_pointer
 ZSTD = b"\x28\xb5\x2f\xfd"
 MAX_CHUNK = 1 << 30  # bytes of a chunk or message once unpacked; recorders write a few MB
 CHUNKS_KEPT = 2
+PACKED = (".zstd", ".zst")
 LEAST_UNPACKED, MAX_RATIO = 10**8, 1000  # bytes that any packed file may expand to, and times its size beyond
 COPY_AGAIN = "Copy it again from where it came from."
 
@@ -107,13 +108,21 @@ def starts_with(path: Path, magic: bytes) -> bool:
         return file.read(len(magic)) == magic
 
 
-@lru_cache(maxsize=8)
-def unpacked(path: Path, size: int, mtime_ns: int) -> tuple[Path, object]:
-    """A zstd-compressed file in a temporary folder that lasts as long as what is given with it.
+def plain_file(path: Path) -> Path:
+    """The file; one that ROS 2 compressed as a whole is unpacked to a temporary place first, once per process.
 
     Raises:
         DataError: it is damaged, or expands absurdly.
     """
+    if path.suffix.lower() not in PACKED or not path.is_file():
+        return path
+    stat = path.stat()
+    return _unpacked(path, stat.st_size, stat.st_mtime_ns)[0]
+
+
+@lru_cache(maxsize=8)
+def _unpacked(path: Path, size: int, mtime_ns: int) -> tuple[Path, object]:
+    """The plain file, in a temporary folder that lasts as long as what is given with it."""
     zstandard = need("zstandard", for_what="reading a compressed bag")
     folder = tempfile.TemporaryDirectory(prefix="wamkit-")
     target = Path(folder.name) / path.stem

@@ -17,14 +17,13 @@ import yaml
 from schemas.episode import Finding
 from schemas.errors import DataError
 from wamdata.readers.base import EpisodeRef, Listing
-from wamdata.readers.messages.bag import Opener
+from wamdata.readers.messages.bag import PACKED, Opener
 from wamdata.readers.naming import keys_of, natural
 from wamdata.readers.tree import find_licence, first_names, is_description, stray_findings
 from wamdata.source import Source
 
 METADATA = "metadata.yaml"
 MAX_METADATA_BYTES = 10_000_000
-PACKED = (".zstd", ".zst")
 ADJOINING_NS = 1_000_000_000  # parts of a split bag follow each other; between two recordings lies a pause
 _NUMBERED = re.compile(r"(.+)_(\d+)$")
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from schemas.episode import Episode
 from schemas.errors import DataError
 from wamdata.readers.base import EpisodeRef, Listing
-from wamdata.readers.messages.bag import BagFile, starts_with, unpacked
+from wamdata.readers.messages.bag import PACKED, BagFile, plain_file, starts_with
 from wamdata.readers.messages.episode import read_recording
-from wamdata.readers.messages.recordings import METADATA, PACKED, bag_suffix, candidates, list_recordings
+from wamdata.readers.messages.recordings import METADATA, bag_suffix, candidates, list_recordings
 from wamdata.readers.rosbag.bag1 import MAGIC as ROS1
 from wamdata.readers.rosbag.bag1 import Bag1
 from wamdata.readers.rosbag.sqlite import MAGIC as SQLITE
@@ -55,9 +55,7 @@ def read(ref: EpisodeRef) -> Episode:
 
 def open_file(path: Path, where: str) -> BagFile:
     """The file, by its first bytes; one that ROS 2 compressed as a whole is unpacked to a temporary place first."""
-    if path.suffix.lower() in PACKED and path.is_file():
-        stat = path.stat()
-        path, _ = unpacked(path, stat.st_size, stat.st_mtime_ns)
+    path = plain_file(path)
     is_sqlite = path.is_file() and (starts_with(path, SQLITE) or path.suffix.lower() == ROS2)
     return (Sqlite if is_sqlite else Bag1)(path, where)
 

@@ -2,7 +2,7 @@
 
 from schemas.episode import Episode, Finding, Footage
 from schemas.errors import DataError
-from wamdata.readers.base import UNKNOWN_HZ, EpisodeRef, content_sha256, counted
+from wamdata.readers.base import UNKNOWN_HZ, EpisodeRef, content_sha256, counted, no_instruction
 from wamdata.readers.hdf5.pictures import Look
 from wamdata.readers.tree import first_names
 from wamdata.readers.zarr.buffer import Buffer, open_buffer, stored
@@ -87,7 +87,7 @@ def _findings(
         )
         found.append(Finding("no_actions", "info", ref.key, message))
     if not has_text:
-        found.append(Finding("blank_text", "warning", ref.key, "no instruction. Give one with `task:` in the recipe"))
+        found.append(no_instruction(ref.key))
     return found
 
 
