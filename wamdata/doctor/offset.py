@@ -52,7 +52,8 @@ def measure(trajectories: Sequence[Trajectory], camera: str) -> Offset | None:
     Args:
         camera: name of the camera in the log.
     """
-    pairs = [p for t in trajectories[:EPISODES] if camera in t.episode.videos and (p := _pair(t, camera)) is not None]
+    seen = [t for t in trajectories if camera in t.episode.videos][:EPISODES]
+    pairs = [p for t in seen if (p := _pair(t, camera)) is not None]
     if len(pairs) < 2:
         return None
     curves = np.stack([_correlations(*p) for p in pairs])

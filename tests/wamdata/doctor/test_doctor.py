@@ -349,3 +349,19 @@ def test_only_chosen_episodes_are_looked_at(tmp_path: Path, monkeypatch: pytest.
     takes = [take(0), take(1, rows=60), take(2)]
     result = doctor(tmp_path, takes, where="rows < 100", looks=False)
     assert (result.episodes, result.keys) == (1, ("episode_000001",))
+
+
+def test_episodes_without_the_camera_take_no_place_among_those_measured(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from schemas.embodiment import load_embodiment
+    from wamdata.doctor.offset import EPISODES, measure
+    from wamdata.mapping import map_episode
+    from wamdata.readers import detect_reader
+
+    source = Source.at(write_logs(tmp_path / "logs", [take(n, rows=240) for n in range(3)]))
+    reader, robot = detect_reader(source), load_embodiment(str(robot_file(tmp_path / "robot.yaml")))
+    seen = [map_episode(reader.read(ref), robot) for ref in reader.list_episodes(source).episodes]
+    blind = replace(seen[0], episode=replace(seen[0].episode, videos={}))
+    camera = "observation.images.front"
+    assert measure([blind] * EPISODES + seen, camera) == measure(seen, camera) is not None
